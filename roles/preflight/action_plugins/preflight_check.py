@@ -1,0 +1,184 @@
+"""Action plugin: look at everything that is asked for of a host, before anything on it is changed.
+
+It runs on the controller and reads what the host has in variables and facts; it opens no connection.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible.errors import AnsibleError
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.plugins.action import ActionBase
+
+Variables = Mapping[str, Any]
+Problems = Iterable[str]
+
+ROLES = Path(__file__).parents[2]
+# Each group of hosts runs the role of the same name.
+COMPONENTS = ("loki", "promtail", "grafana", "demo_app")
+OLDEST_RELEASE = {"Debian": 12, "Ubuntu": 22.04}
+OLDEST_SYSTEMD = 249  # Ubuntu 22.04
+OLDEST_PYTHON = (3, 9)  # what ansible-core 2.19 and the modules need
+PERIOD = re.compile(r"(\d+)([hdwy])")
+PUBLIC_SECRETS = {
+    "grafana_admin_password": ("", "admin", "admin123", "password", "changeme"),
+    "grafana_secret_key": ("", "logstead-dev-only", "SW2YcwTIb9zpOOhoPsMm"),
+}
+
+
+@cache
+def options_of(role: str) -> dict[str, Any]:
+    """Return the options of a role's main entry point, by name."""
+    text = (ROLES / role / "meta" / "argument_specs.yml").read_text()
+    options: dict[str, Any] = yaml.safe_load(text)["argument_specs"].get("main", {}).get("options", {})
+    return options
+
+
+@cache
+def known_names() -> dict[str, str]:
+    """Return the role that each public variable of the platform belongs to."""
+    return {name: path.name for path in ROLES.iterdir() if (path / "meta").is_dir() for name in options_of(path.name)}
+
+
+def check_names(asked: Variables) -> Problems:
+    """Find variables that look like ours and that nothing reads."""
+    prefixes = tuple(f"{role}_" for role in (*COMPONENTS, "platform"))
+    for name in asked:
+        if name.startswith(prefixes) and name not in known_names():
+            close = difflib.get_close_matches(name, known_names(), n=1)
+            yield f"{name} is no variable of the platform" + (f"; is {close[0]} meant?" if close else ".")
+
+
+def check_values(asked: Variables) -> Problems:
+    """Hold every value against the specification of its role."""
+    for role in ("preflight", *(component for component in COMPONENTS if component in asked["group_names"])):
+        options = options_of(role)
+        given = {name: asked[name] for name in options if name in asked}
+        for message in ArgumentSpecValidator(options).validate(given).error_messages:
+            yield f"{message} (role {role}; its README says what each variable means)"
+
+
+def check_host(asked: Variables) -> Problems:
+    """Find out whether the host's system is recent enough."""
+    facts = asked["ansible_facts"]
+    distribution, release = facts.get("distribution", "?"), facts.get("distribution_version", "0")
+    oldest = OLDEST_RELEASE.get(distribution)
+    if oldest is None or float(re.match(r"[\d.]*\d|", release)[0] or 0) < oldest:  # type: ignore[index]
+        known = " and ".join(f"{name} from {number} on" for name, number in OLDEST_RELEASE.items())
+        yield f"the host runs {distribution} {release}; supported are {known}. Upgrade it, or take it out of the inventory."
+    systemd = int(re.match(r"\d*", str(facts.get("systemd", {}).get("version", "")))[0] or 0)  # type: ignore[index]
+    if systemd < OLDEST_SYSTEMD:
+        yield f"the host has systemd {systemd or 'none'}; at least {OLDEST_SYSTEMD} is needed. Upgrade the host."
+    version = facts.get("python", {}).get("version", {})
+    if (version.get("major", 0), version.get("minor", 0)) < OLDEST_PYTHON:
+        yield (
+            f"the host's Python is {facts.get('python_version', 'unknown')}; at least {OLDEST_PYTHON[0]}.{OLDEST_PYTHON[1]} is "
+            "needed. Install a newer one and name it in ansible_python_interpreter."
+        )
+
+
+def check_periods(asked: Variables) -> Problems:
+    """Find retention periods that Loki would not take."""
+    periods = {"platform_retention": asked.get("platform_retention"), "loki_retention": asked.get("loki_retention")}
+    levels = asked.get("loki_retention_by_level")
+    if isinstance(levels, Mapping):
+        periods |= {f"loki_retention_by_level['{level}']": period for level, period in levels.items()}
+    for name, period in periods.items():
+        match = PERIOD.fullmatch(str(period))
+        if period is not None and not match:
+            yield f"{name} is {period!r}, which is no period: write a number and h, d, w or y, such as 31d."
+        elif match and match[2] == "h" and int(match[1]) < 24 or match and int(match[1]) == 0:
+            yield f"{name} is {period!r}: Loki keeps every line for 24h at least."
+
+
+def check_ports(asked: Variables) -> Problems:
+    """Find two services of one host on one port."""
+    ports: dict[int, str] = {}
+    wanted = [f"{component}_http_port" for component in COMPONENTS if component in asked["group_names"]]
+    for name in wanted + ["loki_grpc_port"] * ("loki" in asked["group_names"]):
+        # A value that is no number has been complained of already.
+        if name in asked and str(asked[name]).isdigit():
+            port = int(asked[name])
+            if port in ports:
+                yield f"{name} and {ports[port]} are both {port}; give each service of a host a port of its own."
+            ports.setdefault(port, name)
+
+
+def check_connections(asked: Variables) -> Problems:
+    """Find a service without the one it needs."""
+    for component, name in (("promtail", "promtail_loki_url"), ("grafana", "grafana_loki_url")):
+        if component in asked["group_names"] and not asked.get(name):
+            yield f"the host is in the group {component}, but there is no Loki: put a host in the group loki, or set {name}."
+    address = str(asked.get("loki_http_listen_address", "127.0.0.1"))
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        if "loki" in asked["group_names"]:
+            yield (
+                f"Loki can't listen on {address!r}, which is no IP address. Set platform_address of this host to the address "
+                "under which the other hosts reach it."
+            )
+
+
+def check_secrets(asked: Variables) -> Problems:
+    """Find secrets that everybody knows, where they matter."""
+    environment = asked.get("platform_environment")
+    if environment == "dev" or "grafana" not in asked["group_names"]:
+        return
+    for name, public in PUBLIC_SECRETS.items():
+        if str(asked.get(name) or "") in public:
+            yield (
+                f"{name} is not set, or is one that everybody knows. Set it in group_vars/{environment}/vault.yml; "
+                f"group_vars/{environment}/vault.yml.example says how."
+            )
+
+
+CHECKS: tuple[Callable[[Variables], Problems], ...] = (
+    check_names,
+    check_values,
+    check_host,
+    check_periods,
+    check_ports,
+    check_connections,
+    check_secrets,
+)
+
+
+def problems_of(asked: Variables) -> list[str]:
+    """Return everything that is wrong with what is asked for of one host: sentences that say what to do."""
+    return [problem for check in CHECKS for problem in check(asked)]
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Fails with all problems of a host at once."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Run the checks on the host's variables."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        variables = task_vars or {}
+        prefixes = tuple(f"{role}_" for role in (*COMPONENTS, "platform"))
+        asked: dict[str, Any] = {name: variables[name] for name in ("ansible_facts", "group_names")}
+        undefined = []
+        for name in variables:
+            if str(name).startswith(prefixes):
+                try:
+                    asked[name] = self._templar.template(variables[name])
+                except AnsibleError as error:
+                    asked[name] = None
+                    undefined.append(f"{name} can't be worked out: {error}")
+        problems = undefined + problems_of(asked)
+        if problems:
+            result["failed"] = True
+            result["msg"] = "Nothing was changed. " + " ".join(f"({n}) {text}" for n, text in enumerate(problems, 1))
+        return result

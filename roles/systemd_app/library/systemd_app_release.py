@@ -1,0 +1,294 @@
+#!/usr/bin/python
+# Copyright (c) logstead contributors
+# SPDX-License-Identifier: MIT
+"""Ansible module: put one release of a program below /opt, whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.urls import open_url
+
+DOCUMENTATION = r"""
+module: systemd_app_release
+short_description: Put one release of a program below /opt, whole or not at all
+description:
+  - Downloads an archive, verifies its SHA-256, unpacks it into C(ROOT/NAME/VERSION) and points C(ROOT/NAME/current) there.
+  - Nothing on the host changes until the archive has been verified. C(VERSION) appears by a rename, so it is never half there.
+  - An archive that holds one folder is unpacked without it; an archive that holds one file gives a file called C(NAME).
+options:
+  name: {description: Name of the program and of its folder., type: str, required: true}
+  version: {description: Version; the name of the release's folder., type: str, required: true}
+  url:
+    description: Address of the C(.zip) or C(.tar.gz). C({arch}) stands for the host's architecture, C(amd64) or C(arm64).
+    type: str
+    required: true
+  checksum:
+    description: "SHA-256 of the archive, as 64 hex digits, or the address of a file that lists it (C(SHA256SUMS) or C(.sha256))."
+    type: str
+    required: true
+  state:
+    description: V(fetched) only downloads and verifies into O(cache); V(installed) also unpacks and switches.
+    type: str
+    choices: [fetched, installed]
+    default: installed
+  keep: {description: How many earlier releases stay for a rollback., type: int, default: 1}
+  root: {description: Folder of all programs., type: path, default: /opt}
+  cache: {description: Folder for verified archives that are not unpacked yet., type: path, default: /var/cache/logstead}
+author: [logstead contributors]
+"""
+
+RETURN = r"""
+path: {description: Folder of the release., type: str, returned: always}
+sha256: {description: SHA-256 of the archive that was unpacked., type: str, returned: when known}
+"""
+
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
+TIMEOUT_SECONDS = 30
+# Lies in each release and remembers which archive it came from: the one way to notice that a pinned checksum changed.
+ORIGIN = ".sha256"
+
+
+class ReleaseError(Exception):
+    """Says what is wrong and what to do; nothing on the host has changed."""
+
+
+def open_remote(url: str, method: str = "GET") -> Any:
+    """Open a URL for reading, or say why it can't be and what to do."""
+    try:
+        return open_url(url, method=method, timeout=TIMEOUT_SECONDS)
+    except HTTPError as error:
+        problem = f"{url} answers {error.code} ({error.reason})"
+        advice = "Check that this version exists there"
+    except (OSError, ValueError) as error:
+        problem = f"{url} can't be reached: {error}"
+        advice = "Check the host's network, or set platform_mirror_url to a mirror that the host reaches"
+    raise ReleaseError(f"{problem}. {advice}. Nothing was changed.")
+
+
+def listed_checksum(listing: str, filename: str, url: str) -> str:
+    """Return the digest of `filename` in the text of a SHA256SUMS file, or of a file that holds one digest alone."""
+    names = []
+    for line in listing.splitlines():
+        digest, _, name = line.strip().lower().partition(" ")
+        name = name.strip().lstrip("*").removeprefix("./")
+        if HEX_DIGEST.fullmatch(digest) and name in ("", filename.lower()):
+            return digest
+        names.append(name)
+    raise ReleaseError(
+        f"{url} lists no checksum for {filename} (it lists: {', '.join(filter(None, names)) or 'nothing'}). "
+        "Choose a version that has one, or pin the checksum by hand. Nothing was changed."
+    )
+
+
+def expected_checksum(checksum: str, filename: str) -> str:
+    """Return the 64 hex digits that `checksum` says or points to."""
+    digest = checksum.strip().lower().removeprefix("sha256:")
+    if HEX_DIGEST.fullmatch(digest):
+        return digest
+    url = checksum.strip().removeprefix("sha256:")
+    if not re.match(r"(https?|file)://", url):
+        raise ReleaseError(
+            f"checksum {checksum!r} is neither 64 hex digits nor the address of a SHA256SUMS file. Nothing was changed."
+        )
+    with open_remote(url) as response:
+        return listed_checksum(response.read().decode(errors="replace"), filename, url)
+
+
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file as hex digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def download(url: str, expected: str, destination: Path) -> None:
+    """Download `url` to `destination`, which appears only if its SHA-256 is `expected`."""
+    destination.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=destination.parent, prefix=".download-", delete=False) as partial:
+        try:
+            with open_remote(url) as response:
+                shutil.copyfileobj(response, partial, 1 << 20)
+            partial.close()
+            found = digest_of(Path(partial.name))
+            if found != expected:
+                raise ReleaseError(
+                    f"{url} has the SHA-256 {found}, but {expected} is expected. The archive is damaged, was exchanged, "
+                    "or the checksum is that of another version. Nothing was changed."
+                )
+            Path(partial.name).replace(destination)
+        except OSError as error:
+            raise ReleaseError(f"{url} could not be stored in {destination.parent}: {error}. Nothing was changed.") from error
+        finally:
+            Path(partial.name).unlink(missing_ok=True)
+
+
+def unpack(archive: Path, name: str, folder: Path) -> Path:
+    """Unpack into `folder` and return the path that is to become the release: the archive's one folder, or `folder`."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as content:
+            for member in content.infolist():
+                path = Path(content.extract(member, folder))
+                mode = member.external_attr >> 16 & 0o111
+                path.chmod(0o755 if path.is_dir() or mode else 0o644)
+    else:
+        subprocess.run(
+            ["tar", "-xf", str(archive), "-C", str(folder), "--no-same-owner", "--no-same-permissions"],
+            check=True,
+            capture_output=True,
+        )
+    entries = list(folder.iterdir())
+    if len(entries) == 1 and entries[0].is_dir():
+        return entries[0]
+    if len(entries) == 1:
+        entries[0].chmod(0o755)
+        entries[0].rename(folder / name)
+    return folder
+
+
+class Release:
+    """One release of one program on this host."""
+
+    def __init__(self, parameters: dict[str, Any]) -> None:
+        machine = platform.machine()
+        if machine not in ARCHITECTURES:
+            raise ReleaseError(f"there are no releases for {machine}, only for {', '.join(ARCHITECTURES)}.")
+        self.name: str = parameters["name"]
+        self.version: str = parameters["version"]
+        self.url: str = parameters["url"].replace("{arch}", ARCHITECTURES[machine])
+        self.checksum: str = parameters["checksum"].replace("{arch}", ARCHITECTURES[machine])
+        self.keep: int = parameters["keep"]
+        self.filename = self.url.rsplit("/", 1)[-1]
+        self.home = Path(parameters["root"], self.name)
+        self.path = self.home / self.version
+        self.current = self.home / "current"
+        self.archive = Path(parameters["cache"], f"{self.name}-{self.version}-{self.filename}")
+
+    def is_unpacked(self) -> bool:
+        """Tell whether the release is there, from the archive that is asked for."""
+        try:
+            origin = (self.path / ORIGIN).read_text().strip()
+        except OSError:
+            return False
+        pinned = self.checksum.strip().lower().removeprefix("sha256:")
+        return not HEX_DIGEST.fullmatch(pinned) or pinned == origin
+
+    def is_current(self) -> bool:
+        """Tell whether `current` points to the release."""
+        return self.current.is_symlink() and os.readlink(self.current) == self.version  # noqa: PTH115  # the text counts
+
+    def probe(self) -> None:
+        """Raise ReleaseError if the archive can't be had, without downloading it."""
+        expected_checksum(self.checksum, self.filename)
+        open_remote(self.url, "HEAD").close()
+
+    def fetch(self) -> bool:
+        """Have the verified archive in the cache; return whether it was downloaded."""
+        expected = expected_checksum(self.checksum, self.filename)
+        if self.archive.is_file() and digest_of(self.archive) == expected:
+            return False
+        download(self.url, expected, self.archive)
+        return True
+
+    def install(self) -> None:
+        """Unpack the archive beside its place and move it in; an interrupted run leaves only a hidden folder behind."""
+        self.fetch()
+        self.home.mkdir(mode=0o755, parents=True, exist_ok=True)
+        for leftover in self.home.glob(".unpack-*"):
+            shutil.rmtree(leftover)
+        folder = Path(tempfile.mkdtemp(dir=self.home, prefix=".unpack-"))
+        try:
+            release = unpack(self.archive, self.name, folder)
+            release.chmod(0o755)
+            (release / ORIGIN).write_text(digest_of(self.archive) + "\n")
+            if self.path.exists():
+                self.path.rename(folder.with_name(folder.name + "-old"))
+            release.rename(self.path)
+        except (OSError, subprocess.CalledProcessError, zipfile.BadZipFile) as error:
+            detail = getattr(error, "stderr", b"") or b""
+            raise ReleaseError(
+                f"{self.filename} could not be unpacked: {error} {detail.decode(errors='replace')} Nothing was changed."
+            ) from error
+        finally:
+            for leftover in self.home.glob(".unpack-*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+        self.archive.unlink()
+        with contextlib.suppress(OSError):  # others may still have archives there
+            self.archive.parent.rmdir()
+
+    def switch(self) -> None:
+        """Point `current` to the release, in one step, and forget releases that are too old."""
+        link = self.home / ".current-new"
+        link.unlink(missing_ok=True)
+        link.symlink_to(self.version)
+        link.replace(self.current)
+        others = [path for path in self.home.iterdir() if (path / ORIGIN).is_file() and path != self.path]
+        others = [path for path in others if not path.is_symlink()]
+        others.sort(key=lambda path: path.stat().st_ctime, reverse=True)
+        for path in others[self.keep :]:
+            shutil.rmtree(path)
+
+
+def converge(release: Release, state: str, check_mode: bool) -> dict[str, Any]:
+    """Bring the release into the wanted state; return the module's result."""
+    if state == "fetched":
+        wanted = not release.is_unpacked()
+        changed = wanted and not release.archive.is_file() if check_mode else wanted and release.fetch()
+        if check_mode and changed:
+            release.probe()
+    else:
+        changed = not (release.is_unpacked() and release.is_current())
+        if not release.is_unpacked() and check_mode:
+            release.probe()
+        elif not release.is_unpacked():
+            release.install()
+        if not release.is_current() and not check_mode:
+            release.switch()
+    origin = release.path / ORIGIN
+    return {
+        "changed": changed,
+        "path": str(release.path),
+        **({"sha256": origin.read_text().strip()} if origin.is_file() else {}),
+    }
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "str", "required": True},
+            "version": {"type": "str", "required": True},
+            "url": {"type": "str", "required": True},
+            "checksum": {"type": "str", "required": True},
+            "state": {"type": "str", "choices": ["fetched", "installed"], "default": "installed"},
+            "keep": {"type": "int", "default": 1},
+            "root": {"type": "path", "default": "/opt"},
+            "cache": {"type": "path", "default": "/var/cache/logstead"},
+        },
+        supports_check_mode=True,
+    )
+    os.umask(0o022)  # a hardened host's 027 would hide the release from the program's own user
+    try:
+        result = converge(Release(module.params), module.params["state"], module.check_mode)
+    except ReleaseError as error:
+        module.fail_json(msg=f"{module.params['name']} {module.params['version']}: {error}")
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
