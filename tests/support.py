@@ -1,0 +1,120 @@
+"""What the tests of all scenarios share: asking a test host, and waiting until it answers as it should."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+Answer = TypeVar("Answer")
+
+REPOSITORY = Path(__file__).parents[1]
+LOKI = "http://127.0.0.1:3101"
+
+
+def eventually(ask: Callable[[], Answer], *, seconds: float = 30, otherwise: Callable[[], str] = str) -> Answer:
+    """Ask until the answer is truthy, and return it; fail with the last answer and what `otherwise` tells."""
+    deadline = time.monotonic() + seconds
+    while not (answer := ask()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"still {answer!r} after {seconds} s. {otherwise()}")
+        time.sleep(0.2)
+    return answer
+
+
+def unique(word: str) -> str:
+    """Return a text that no other test writes."""
+    return f"{word}-{uuid.uuid4().hex}"
+
+
+def journal(host: Any, *units: str) -> str:
+    """Return the end of the units' journals, for a failing test to print."""
+    wanted = " ".join(f"--unit {unit}" for unit in units)
+    return str(host.run(f"journalctl --no-pager --lines 40 {wanted}").stdout)
+
+
+def fetch(host: Any, url: str, *options: str) -> tuple[int, str]:
+    """Ask an HTTP address from the host itself; return the status (0: no answer) and the body."""
+    words = " ".join(shlex.quote(option) for option in options)
+    result = host.run(f"curl --silent --max-time 20 --write-out '\\n%{{http_code}}' {words} {shlex.quote(url)}")
+    body, _, status = result.stdout.rpartition("\n")
+    return int(status or 0), body
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line that Loki returns, with its labels (structured metadata are among them)."""
+
+    labels: dict[str, str]
+    text: str
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The line as a JSON record."""
+        record: dict[str, Any] = json.loads(self.text)
+        return record
+
+
+def ask_loki(host: Any, path: str, url: str = LOKI, **parameters: str) -> Any:
+    """Ask Loki's API from the host; return what it calls `data`."""
+    encoded = [word for name, value in parameters.items() for word in ("--data-urlencode", f"{name}={value}")]
+    status, body = fetch(host, f"{url}/loki/api/v1/{path}", "--get", *encoded)
+    assert status == 200, f"Loki answers {status} for {path} {parameters}: {body}"
+    return json.loads(body)["data"]
+
+
+def find_lines(host: Any, query: str, url: str = LOKI) -> list[Line]:
+    """Return the lines of the last hour that match a LogQL query."""
+    data = ask_loki(host, "query_range", url, query=query, limit="1000", since="1h")
+    return [Line(stream["stream"], text) for stream in data["result"] for _, text in stream["values"]]
+
+
+def find_sample(host: Any, query: str, url: str = LOKI) -> float:
+    """Return the one value of a LogQL metric query, now; 0 if there is none."""
+    result = ask_loki(host, "query", url, query=query)["result"]
+    assert len(result) <= 1, result
+    return float(result[0]["value"][1]) if result else 0.0
+
+
+def exposure(host: Any, unit: str) -> float:
+    """Return how exposed systemd thinks a unit is: 0 (least) to 10."""
+    report = host.check_output(f"systemd-analyze security --no-pager {unit}.service")
+    return float(report.rsplit("exposure level for", 1)[1].split()[1])
+
+
+def check_service(host: Any, name: str) -> None:
+    """Assert that a service runs as its own user, comes back at boot, and is shut off from the rest of the host."""
+    unit = host.service(name)
+    assert unit.is_running, journal(host, name)
+    # `static` and `linked` make systemctl succeed as well, so the word counts.
+    assert host.check_output(f"systemctl is-enabled {name}.service") == "enabled"
+    process = host.check_output(f"systemctl show --property MainPID --value {name}.service")
+    assert host.check_output(f"ps -o user= -p {process}").strip() == name
+    assert exposure(host, name) <= 2.0
+
+
+def check_no_secret_is_readable(host: Any, secret: str, *folders: str) -> None:
+    """Assert that no file that everybody may read holds a secret."""
+    found = host.run(f"grep -rlF {shlex.quote(secret)} {' '.join(folders)}").stdout.split()
+    readable = [path for path in found if host.file(path).mode & 0o007]
+    assert not readable, f"{readable} hold a secret and are open to everybody"
+
+
+def run_playbook(playbook: str, *arguments: str, limit: str = "all", **variables: Any) -> tuple[int, str]:
+    """Run a playbook on the scenario's hosts, as a user would; return the exit code and all that it printed."""
+    command = ["ansible-playbook", playbook, "--limit", limit, "--extra-vars", json.dumps(variables), *arguments]
+    result = subprocess.run(
+        command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=300
+    )
+    return result.returncode, result.stdout
+
+
+def name_of(host: Any) -> str:
+    """Return the host's name in the inventory."""
+    return str(host.check_output("hostname"))
