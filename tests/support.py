@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+
+import testinfra
 
 Answer = TypeVar("Answer")
 
@@ -106,15 +109,31 @@ def check_no_secret_is_readable(host: Any, secret: str, *folders: str) -> None:
     assert not readable, f"{readable} hold a secret and are open to everybody"
 
 
-def run_playbook(playbook: str, *arguments: str, limit: str = "all", **variables: Any) -> tuple[int, str]:
-    """Run a playbook on the scenario's hosts, as a user would; return the exit code and all that it printed."""
-    command = ["ansible-playbook", playbook, "--limit", limit, "--extra-vars", json.dumps(variables), *arguments]
+def run_playbook(playbook: str, *arguments: str, **variables: Any) -> tuple[int, str]:
+    """Run a playbook on all of the scenario's hosts, as a user would; return the exit code and all that it printed."""
+    command = ["ansible-playbook", playbook, "--extra-vars", json.dumps(variables), *arguments]
     result = subprocess.run(
         command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=300
     )
     return result.returncode, result.stdout
 
 
-def name_of(host: Any) -> str:
-    """Return the host's name in the inventory."""
-    return str(host.check_output("hostname"))
+class Hosts:
+    """All hosts of the scenario, for tests that run a playbook: one run serves them all."""
+
+    def __init__(self, *patterns: str) -> None:
+        key = f"{os.environ['LOGSTEAD_CACHE']}/ssh/id_ed25519"
+        self.hosts = testinfra.get_hosts(
+            [f"ansible://{pattern}" for pattern in patterns or ["all"]], ssh_identity_file=key
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.hosts)
+
+    def ask(self, question: Callable[[Any], Answer]) -> list[Answer]:
+        """Return each host's answer."""
+        return [question(host) for host in self.hosts]
+
+    def check_output(self, command: str) -> list[str]:
+        """Run a command on each host, and return what each prints."""
+        return [str(host.check_output(command)) for host in self.hosts]

@@ -10,6 +10,7 @@ import argparse
 import concurrent.futures
 import ipaddress
 import json
+import os
 import subprocess
 import sys
 import time
@@ -24,7 +25,8 @@ from tests.hosts.images import SUITES, ensure_image, tag
 from tests.hosts.podman import output, podman, write_config
 
 KEY = CACHE / "ssh" / "id_ed25519"
-SOCKETS = CACHE / "ssh" / "cp"  # Ansible's ControlMaster sockets: ANSIBLE_SSH_CONTROL_PATH_DIR
+# Ansible's ControlMaster sockets. Each scenario has its own folder, so that the end of one doesn't cut off another.
+SOCKETS = Path(os.environ.get("ANSIBLE_SSH_CONTROL_PATH_DIR", CACHE / "ssh" / "cp"))
 BOOT_SECONDS = 120
 MIRROR_IMAGE = "debian12"
 LABEL = "logstead-test"
@@ -267,7 +269,7 @@ def up(inventory: Path) -> None:
 
 def close_ssh() -> None:
     """End Ansible's connections, which would otherwise wait for hosts that are gone."""
-    for socket in SOCKETS.glob("*"):
+    for socket in filter(Path.is_socket, SOCKETS.rglob("*")):
         command = ["ssh", "-F", "none", f"-oControlPath={socket}", "-O", "exit", "host"]
         subprocess.run(command, check=False, capture_output=True)
         socket.unlink(missing_ok=True)

@@ -27,7 +27,8 @@ def test_a_pushed_line_is_found_by_label_and_by_structured_metadata(host: Any) -
     line = unique("pushed")
     assert push(host, line) == 204
     found = eventually(
-        lambda: find_lines(host, f'{{job="probe"}} | trace_id="{"ab" * 16}" |= "{line}"'), otherwise=lambda: journal(host, "loki")
+        lambda: find_lines(host, f'{{job="probe"}} | trace_id="{"ab" * 16}" |= "{line}"'),
+        otherwise=lambda: journal(host, "loki"),
     )
     assert [entry.text for entry in found] == [line]
     streams = ask_loki(host, "series", **{"match[]": '{job="probe"}'})
@@ -38,7 +39,9 @@ def test_a_line_survives_a_kill(host: Any) -> None:
     line = unique("survivor")
     assert push(host, line) == 204
     host.check_output("systemctl kill --signal SIGKILL loki.service")
-    eventually(lambda: fetch(host, f"{LOKI}/ready") == (200, "ready\n"), otherwise=lambda: journal(host, "loki"), seconds=90)
+    eventually(
+        lambda: fetch(host, f"{LOKI}/ready") == (200, "ready\n"), otherwise=lambda: journal(host, "loki"), seconds=90
+    )
     assert eventually(lambda: find_sample(host, f'sum(count_over_time({{job="probe"}} |= "{line}" [5m]))')) == 1
 
 
@@ -58,7 +61,9 @@ def test_a_line_too_old_or_from_tomorrow_is_refused_aloud(host: Any) -> None:
 
 def test_listens_on_the_loopback_interface_only(host: Any) -> None:
     assert host.socket("tcp://127.0.0.1:3101").is_listening
-    listening = [line.split()[3] for line in host.check_output("ss --listening --tcp --numeric --no-header").splitlines()]
+    listening = [
+        line.split()[3] for line in host.check_output("ss --listening --tcp --numeric --no-header").splitlines()
+    ]
     assert {address for address in listening if not address.endswith(":22")} == {"127.0.0.1:3101", "127.0.0.1:9096"}
 
 

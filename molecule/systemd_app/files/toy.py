@@ -18,7 +18,7 @@ def main() -> None:
         return
 
     class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802  # the base class calls it so
+        def do_GET(self) -> None:  # the base class calls it so
             body = "not ready" if "hang" in text else f"toy {VERSION} says {text}"
             self.send_response(200)
             self.end_headers()

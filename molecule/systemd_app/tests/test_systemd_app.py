@@ -1,4 +1,7 @@
-"""The shared mechanics, with a toy program: whole or not at all, and never the old service down for a bad new one."""
+"""The shared mechanics, with a toy program: whole or not at all, and never the old service down for a bad new one.
+
+How each bad release or file is refused is in tests/unit/; here are the cases that need systemd and a real run.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support import check_service, fetch, journal, name_of, run_playbook
+from support import Hosts, check_service, fetch, journal, run_playbook
 
 CONVERGE = "molecule/systemd_app/converge.yml"
 REMOVE = "molecule/systemd_app/remove.yml"
-SHOWN = "find /etc /opt /usr/local /var/lib/toy /var/cache -newer /tmp/mark -not -path '*/.*' | sort"
+SHOWN = "find /etc /opt /usr/local /var/lib/toy /var/cache -newer /tmp/mark -not -path '*/.*' -not -type d"
 
 
 def says(host: Any) -> str:
@@ -23,23 +26,24 @@ def process(host: Any) -> str:
     return str(host.check_output("systemctl show --property MainPID --value toy.service"))
 
 
-@pytest.fixture
-def converged(host: Any) -> Iterator[Any]:
-    """A host with the toy 1.0 saying hello, also after the test."""
-    yield host
-    code, output = run_playbook(CONVERGE, limit=name_of(host))
+def converge(*arguments: str, **variables: Any) -> str:
+    """Run the role on all hosts, and return what the run printed."""
+    code, output = run_playbook(CONVERGE, *arguments, **variables)
     assert code == 0, output
+    return output
 
 
-def converge_fails(host: Any, *words: str, **variables: Any) -> None:
-    """Assert that a run fails with these words, and leaves the service and the host as they were."""
-    before, ran = says(host), process(host)
-    host.check_output("touch /tmp/mark")
-    code, output = run_playbook(CONVERGE, limit=name_of(host), **variables)
-    assert code == 2, output
-    assert not [word for word in words if word not in output], output
-    assert (says(host), process(host)) == (before, ran), journal(host, "toy")
-    assert host.check_output(SHOWN + " -type f -o -type l").splitlines() == [], "something has changed on the host"
+@pytest.fixture(scope="module")
+def hosts() -> Hosts:
+    """All hosts of the scenario."""
+    return Hosts()
+
+
+@pytest.fixture
+def restored(hosts: Hosts) -> Iterator[Hosts]:
+    """Hosts that get the toy 1.0 saying hello again after the test."""
+    yield hosts
+    converge()
 
 
 def test_runs_as_its_own_user_shut_off_from_the_host(host: Any) -> None:
@@ -59,124 +63,98 @@ def test_unit_settings_are_merged_and_lists_give_a_line_each(host: Any) -> None:
     assert unit.index("[Unit]") < unit.index("[Service]") < unit.index("[Install]\nWantedBy=multi-user.target")
 
 
-def test_an_upgrade_keeps_the_old_release_and_a_downgrade_needs_no_download(converged: Any) -> None:
-    host = converged
-    assert run_playbook(CONVERGE, limit=name_of(host), toy_version="2.0")[0] == 0
-    assert says(host) == "toy 2.0 says hello"
-    host.check_output("mv /srv/1.0 /srv/away")
-    try:
-        code, output = run_playbook(CONVERGE, limit=name_of(host), toy_version="1.0")
-    finally:
-        host.check_output("mv /srv/away /srv/1.0")
-    assert code == 0, output
-    assert says(host) == "toy 1.0 says hello"
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"toy_version": "2.0", "toy_checksum": "0" * 64}, "is expected"),
+        ({"toy_text": "bad"}, "this configuration is bad"),
+    ],
+    ids=["wrong checksum", "configuration that the program refuses"],
+)
+def test_what_is_refused_leaves_the_old_service_running(hosts: Hosts, variables: dict[str, str], words: str) -> None:
+    hosts.check_output("touch /tmp/mark")
+    before = hosts.ask(says), hosts.ask(process)
+    code, output = run_playbook(CONVERGE, **variables)
+    assert code == 2, output
+    assert output.count(words) >= len(list(hosts)), output
+    assert (hosts.ask(says), hosts.ask(process)) == before
+    assert not any(hosts.check_output(SHOWN)), "something has changed on a host"
 
 
-def test_only_one_earlier_release_stays(converged: Any) -> None:
-    host = converged
-    for version in ("2.0", "3.0"):
-        assert run_playbook(CONVERGE, limit=name_of(host), toy_version=version)[0] == 0
-    assert host.check_output("ls /opt/toy").split() == ["2.0", "3.0", "current"]
-
-
-def test_a_wrong_checksum_changes_nothing(host: Any) -> None:
-    converge_fails(host, "is expected", "Nothing was changed", toy_version="2.0", toy_checksum="0" * 64)
-
-
-def test_a_checksum_that_is_none_changes_nothing(host: Any) -> None:
-    converge_fails(host, "is neither 64 hex digits nor the address", toy_version="2.0", toy_checksum="latest")
-
-
-def test_a_version_without_a_checksum_changes_nothing(host: Any) -> None:
-    sums = "file:///srv/toy.py"
-    converge_fails(host, "lists no checksum for toy-linux-", toy_version="2.0", toy_checksum=sums)
-
-
-def test_a_missing_version_changes_nothing(host: Any) -> None:
-    converge_fails(host, "can't be reached", "platform_mirror_url", toy_version="9.9")
-
-
-def test_a_pinned_checksum_that_changes_is_noticed_on_an_installed_release(host: Any) -> None:
-    converge_fails(host, "is expected", toy_checksum="0" * 64)
-
-
-def test_a_configuration_that_the_program_refuses_never_gets_there(host: Any) -> None:
-    converge_fails(host, "toy.conf was refused by", "this configuration is bad", toy_text="bad")
-
-
-def test_a_service_that_does_not_get_ready_fails_with_its_journal(converged: Any) -> None:
-    code, output = run_playbook(CONVERGE, limit=name_of(converged), toy_text="hang")
+def test_a_service_that_does_not_get_ready_fails_with_its_journal(restored: Hosts) -> None:
+    assert restored
+    code, output = run_playbook(CONVERGE, toy_text="hang")
     assert code == 2, output
     assert "toy.service is not ready after 5 s" in output
     assert "Its journal ends" in output
 
 
-def test_a_change_of_settings_restarts_and_another_file_does_not(converged: Any) -> None:
-    host = converged
-    ran = process(host)
-    host.check_output("echo changed > /etc/toy/read-at-once")
-    assert run_playbook(CONVERGE, limit=name_of(host))[0] == 0
-    assert process(host) == ran
-    assert run_playbook(CONVERGE, limit=name_of(host), toy_text="goodbye")[0] == 0
-    assert process(host) != ran
-    assert says(host) == "toy 1.0 says goodbye"
+def test_an_upgrade_keeps_one_earlier_release_to_which_the_way_back_is_short(restored: Hosts) -> None:
+    converge(toy_version="2.0")
+    converge(toy_version="3.0")
+    assert set(restored.ask(says)) == {"toy 3.0 says hello"}
+    assert {tuple(names.split()) for names in restored.check_output("ls /opt/toy")} == {("2.0", "3.0", "current")}
+    restored.check_output("mv /srv/2.0 /srv/away")
+    try:
+        converge(toy_version="2.0")
+    finally:
+        restored.check_output("mv /srv/away /srv/2.0")
+    assert set(restored.ask(says)) == {"toy 2.0 says hello"}
 
 
-def test_a_restart_that_an_interrupted_run_did_not_make_is_made_up_for(converged: Any) -> None:
-    host = converged
-    ran = process(host)
-    # As after a run that ended between the files and the restart: the wanted text is there, the process is older.
-    host.check_output("cp -a /etc/toy/toy.conf /etc/toy/new && mv /etc/toy/new /etc/toy/toy.conf")
-    code, output = run_playbook(CONVERGE, limit=name_of(host))
-    assert code == 0, output
-    assert "changed=1" in output
-    assert process(host) != ran
+def test_a_change_of_settings_restarts_and_one_of_another_file_does_not(restored: Hosts) -> None:
+    ran = restored.ask(process)
+    restored.check_output("echo changed > /etc/toy/read-at-once")
+    converge()
+    assert restored.ask(process) == ran
+    converge(toy_text="goodbye")
+    assert not set(restored.ask(process)) & set(ran)
+    assert set(restored.ask(says)) == {"toy 1.0 says goodbye"}
 
 
-def test_a_service_stopped_or_disabled_by_hand_comes_back(converged: Any) -> None:
-    host = converged
-    host.check_output("systemctl disable --now toy.service")
-    assert run_playbook(CONVERGE, limit=name_of(host))[0] == 0
-    check_service(host, "toy")
+def test_what_an_interrupted_run_left_undone_is_done_by_the_next(restored: Hosts) -> None:
+    ran = restored.ask(process)
+    # The wanted text is there, the process is older: the run ended between the files and the restart.
+    restored.check_output("cp -a /etc/toy/toy.conf /etc/toy/new && mv /etc/toy/new /etc/toy/toy.conf")
+    # It ended while it unpacked.
+    restored.check_output("mkdir -p /opt/toy/.unpack-x /opt/toy/2.0 && touch /opt/toy/2.0/half")
+    converge()
+    assert not set(restored.ask(process)) & set(ran)
+    converge(toy_version="2.0")
+    assert {tuple(names.split()) for names in restored.check_output("ls -A /opt/toy/2.0")} == {(".sha256", "toy")}
+    assert not any(restored.check_output("find /opt/toy -name '.unpack-*'"))
 
 
-def test_an_unfinished_release_is_cleared_away(converged: Any) -> None:
-    host = converged
-    host.check_output("mkdir -p /opt/toy/.unpack-x /opt/toy/2.0 && touch /opt/toy/2.0/half")
-    code, output = run_playbook(CONVERGE, limit=name_of(host), toy_version="2.0")
-    assert code == 0, output
-    assert host.check_output("ls -A /opt/toy/2.0").split() == [".sha256", "toy"]
-    assert not host.file("/opt/toy/.unpack-x").exists
+def test_a_service_stopped_and_disabled_by_hand_comes_back(hosts: Hosts) -> None:
+    hosts.check_output("systemctl disable --now toy.service")
+    converge()
+    for host in hosts:
+        check_service(host, "toy")
 
 
-def test_a_secret_is_neither_shown_nor_readable(converged: Any) -> None:
-    host = converged
-    code, output = run_playbook(CONVERGE, "--diff", "-vvv", limit=name_of(host), toy_secret="another-kept-secret")
-    assert code == 0, output
+def test_a_secret_is_neither_shown_nor_readable(restored: Hosts) -> None:
+    output = converge("--diff", "-vvv", toy_secret="another-kept-secret")
     shown = [line for line in output.splitlines() if "another-kept-secret" in line or "a well-kept secret" in line]
     # What was given on the command line is no output of the roles.
     assert not [line for line in shown if "--extra-vars" not in line], shown
-    assert host.file("/etc/toy/secret").mode == 0o640
+    assert {host.file("/etc/toy/secret").mode for host in restored} == {0o640}
 
 
-def test_a_check_run_tells_the_truth_and_changes_nothing(host: Any) -> None:
-    host.check_output("touch /tmp/mark")
-    code, output = run_playbook(CONVERGE, "--check", "--diff", limit=name_of(host), toy_text="goodbye", toy_version="2.0")
-    assert code == 0, output
+def test_a_check_run_tells_the_truth_and_changes_nothing(hosts: Hosts) -> None:
+    hosts.check_output("touch /tmp/mark")
+    output = converge("--check", "--diff", toy_text="goodbye", toy_version="2.0")
     assert "-hello" in output
     assert "+goodbye" in output
-    assert "changed=3" in output
-    assert host.check_output(SHOWN) == ""
-    assert says(host) == "toy 1.0 says hello"
+    assert output.count("changed=3") == len(list(hosts))
+    assert not any(hosts.check_output(SHOWN))
+    assert set(hosts.ask(says)) == {"toy 1.0 says hello"}, hosts.ask(lambda host: journal(host, "toy"))
 
 
-def test_removal_keeps_the_data_unless_told_otherwise(converged: Any) -> None:
-    host = converged
-    host.check_output("echo data > /var/lib/toy/data")
-    assert run_playbook(REMOVE, limit=name_of(host))[0] == 0
-    assert not host.file("/opt/toy").exists
-    assert not host.file("/etc/toy").exists
-    assert not host.file("/etc/systemd/system/toy.service").exists
-    assert host.file("/var/lib/toy/data").exists
-    assert run_playbook(REMOVE, limit=name_of(host), toy_remove_data=True)[0] == 0
-    assert not host.file("/var/lib/toy").exists
+def test_removal_keeps_the_data_unless_told_otherwise(restored: Hosts) -> None:
+    restored.check_output("echo data > /var/lib/toy/data")
+    assert run_playbook(REMOVE)[0] == 0
+    for host in restored:
+        assert host.run("ls -d /opt/toy /etc/toy /etc/systemd/system/toy.service").stdout == ""
+        assert host.file("/var/lib/toy/data").exists
+    assert run_playbook(REMOVE, toy_remove_data=True)[0] == 0
+    assert not any(host.file("/var/lib/toy").exists for host in restored)

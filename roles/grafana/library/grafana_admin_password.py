@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import subprocess
+from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError
 
@@ -16,8 +17,8 @@ DOCUMENTATION = r"""
 module: grafana_admin_password
 short_description: Have Grafana's administrator log in with the wanted password
 description:
-  - Grafana reads the password of its settings only when it makes its database. This module tries to log in, and if that is
-    refused it sets the password by Grafana's own command line, which reads it from its standard input.
+  - Grafana reads the password of its settings only when it makes its database. This module tries to log in, and if
+    that is refused it sets the password by Grafana's own command line, which reads it from its standard input.
 options:
   url: {description: Address of Grafana., type: str, required: true}
   user: {description: Log-in name of the administrator., type: str, required: true}
@@ -36,13 +37,18 @@ def logs_in(url: str, user: str, password: str) -> bool | None:
     """Tell whether the log-in works; None if Grafana doesn't answer."""
     try:
         open_url(
-            f"{url}/api/org", url_username=user, url_password=password, force_basic_auth=True, timeout=10, use_proxy=False
+            f"{url}/api/org",
+            url_username=user,
+            url_password=password,
+            force_basic_auth=True,
+            timeout=10,
+            use_proxy=False,
         ).close()
     except HTTPError as error:
         if error.code == 401:
             return False
         raise PasswordError(f"{url}/api/org answers {error.code} ({error.reason})") from error
-    except OSError:
+    except (OSError, HTTPException):
         return None
     return True
 
@@ -66,8 +72,8 @@ def converge(parameters: dict[str, Any], check_mode: bool) -> bool:
     set_password(parameters["command"], parameters["run_as"], parameters["password"])
     if not logs_in(*log_in):
         raise PasswordError(
-            f"the password was set, but {parameters['user']} still can't log in: the administrator may have another name "
-            "in Grafana's database, which keeps the name it was made with"
+            f"the password was set, but {parameters['user']} still can't log in: the administrator may have another "
+            "name in Grafana's database, which keeps the name it was made with"
         )
     return True
 

@@ -71,17 +71,20 @@ def check_host(asked: Variables) -> Problems:
     facts = asked["ansible_facts"]
     distribution, release = facts.get("distribution", "?"), facts.get("distribution_version", "0")
     oldest = OLDEST_RELEASE.get(distribution)
-    if oldest is None or float(re.match(r"[\d.]*\d|", release)[0] or 0) < oldest:  # type: ignore[index]
+    if oldest is None or float(re.match(r"\d+(\.\d+)?|", release)[0] or 0) < oldest:  # type: ignore[index]
         known = " and ".join(f"{name} from {number} on" for name, number in OLDEST_RELEASE.items())
-        yield f"the host runs {distribution} {release}; supported are {known}. Upgrade it, or take it out of the inventory."
+        yield (
+            f"the host runs {distribution} {release}; supported are {known}. "
+            "Upgrade it, or take it out of the inventory."
+        )
     systemd = int(re.match(r"\d*", str(facts.get("systemd", {}).get("version", "")))[0] or 0)  # type: ignore[index]
     if systemd < OLDEST_SYSTEMD:
         yield f"the host has systemd {systemd or 'none'}; at least {OLDEST_SYSTEMD} is needed. Upgrade the host."
     version = facts.get("python", {}).get("version", {})
     if (version.get("major", 0), version.get("minor", 0)) < OLDEST_PYTHON:
         yield (
-            f"the host's Python is {facts.get('python_version', 'unknown')}; at least {OLDEST_PYTHON[0]}.{OLDEST_PYTHON[1]} is "
-            "needed. Install a newer one and name it in ansible_python_interpreter."
+            f"the host's Python is {facts.get('python_version', 'unknown')}; at least {OLDEST_PYTHON[0]}."
+            f"{OLDEST_PYTHON[1]} is needed. Install a newer one and name it in ansible_python_interpreter."
         )
 
 
@@ -95,18 +98,20 @@ def check_periods(asked: Variables) -> Problems:
         match = PERIOD.fullmatch(str(period))
         if period is not None and not match:
             yield f"{name} is {period!r}, which is no period: write a number and h, d, w or y, such as 31d."
-        elif match and match[2] == "h" and int(match[1]) < 24 or match and int(match[1]) == 0:
+        elif match and int(match[1]) < (24 if match[2] == "h" else 1):
             yield f"{name} is {period!r}: Loki keeps every line for 24h at least."
 
 
 def check_ports(asked: Variables) -> Problems:
     """Find two services of one host on one port."""
     ports: dict[int, str] = {}
-    wanted = [f"{component}_http_port" for component in COMPONENTS if component in asked["group_names"]]
-    for name in wanted + ["loki_grpc_port"] * ("loki" in asked["group_names"]):
-        # A value that is no number has been complained of already.
-        if name in asked and str(asked[name]).isdigit():
-            port = int(asked[name])
+    components = [component for component in COMPONENTS if component in asked["group_names"]]
+    options = {name: option for component in components for name, option in options_of(component).items()}
+    for name in (name for name in options if name.endswith("_port")):
+        # What isn't set is the role's default. A value that is no number has been complained of already.
+        value = str(asked.get(name, options[name].get("default")))
+        if value.isdigit():
+            port = int(value)
             if port in ports:
                 yield f"{name} and {ports[port]} are both {port}; give each service of a host a port of its own."
             ports.setdefault(port, name)
@@ -116,15 +121,18 @@ def check_connections(asked: Variables) -> Problems:
     """Find a service without the one it needs."""
     for component, name in (("promtail", "promtail_loki_url"), ("grafana", "grafana_loki_url")):
         if component in asked["group_names"] and not asked.get(name):
-            yield f"the host is in the group {component}, but there is no Loki: put a host in the group loki, or set {name}."
+            yield (
+                f"the host is in the group {component}, but there is no Loki: "
+                f"put a host in the group loki, or set {name}."
+            )
     address = str(asked.get("loki_http_listen_address", "127.0.0.1"))
     try:
         ipaddress.ip_address(address)
     except ValueError:
         if "loki" in asked["group_names"]:
             yield (
-                f"Loki can't listen on {address!r}, which is no IP address. Set platform_address of this host to the address "
-                "under which the other hosts reach it."
+                f"Loki can't listen on {address!r}, which is no IP address. Set platform_address of this host to the "
+                "address under which the other hosts reach it."
             )
 
 

@@ -1,7 +1,7 @@
 """Jinja filters that turn a list of log files into Promtail's scrape_configs.
 
-The labels and the structured metadata are those of the platform's contract: docs/architecture.md. Stages are documented at
-https://grafana.com/docs/loki/latest/send-data/promtail/stages/.
+The labels and the structured metadata are those of the platform's contract: docs/architecture.md. Stages are documented
+at https://grafana.com/docs/loki/latest/send-data/promtail/stages/.
 """
 
 from __future__ import annotations
@@ -67,10 +67,12 @@ def file_scrape_config(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Return the scrape_config of one entry of `promtail_log_files`."""
     unknown, missing = set(entry) - KEYS, {"job", "path"} - set(entry)
     if unknown or missing:
+        problem = (
+            f"has the unknown key {', '.join(sorted(unknown))}" if unknown else f"lacks {', '.join(sorted(missing))}"
+        )
         raise AnsibleFilterError(
-            f"promtail_log_files: {dict(entry)} "
-            + (f"has the unknown key {', '.join(sorted(unknown))}" if unknown else f"lacks {', '.join(sorted(missing))}")
-            + f"; an entry has job and path, and may have {', '.join(sorted(KEYS - {'job', 'path'}))}"
+            f"promtail_log_files: {dict(entry)} {problem}; "
+            f"an entry has job and path, and may have {', '.join(sorted(KEYS - {'job', 'path'}))}"
         )
     labels = dict(entry.get("labels", {}))
     file_format = entry.get("format", "json")
@@ -79,7 +81,9 @@ def file_scrape_config(entry: Mapping[str, Any]) -> dict[str, Any]:
     elif file_format == "plain":
         stages = plain_stages()
     else:
-        raise AnsibleFilterError(f"promtail_log_files: {entry['path']} has the format {file_format!r}; it is json or plain")
+        raise AnsibleFilterError(
+            f"promtail_log_files: {entry['path']} has the format {file_format!r}; it is json or plain"
+        )
     labels.setdefault("service_name", entry["job"])
     # The path of a file says nothing that job and service_name don't, and would multiply the streams.
     stages = [*stages, {"labeldrop": ["filename"]}]

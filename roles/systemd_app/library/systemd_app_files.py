@@ -21,8 +21,8 @@ DOCUMENTATION = r"""
 module: systemd_app_files
 short_description: Bring the files of one program into the wanted state, all of them or none
 description:
-  - Every file that differs is first written to a private folder and checked there by its own O(files[].validate) commands.
-    Only when all of them have passed are the files moved in, in the order given, each by a rename.
+  - Every file that differs is first written to a private folder and checked there by its own O(files[].validate)
+    commands. Only when all of them have passed are the files moved in, in the order given, each by a rename.
   - So a configuration that the program refuses never reaches the place where a restart would read it.
 options:
   files:
@@ -31,9 +31,14 @@ options:
     elements: dict
     required: true
     suboptions:
-      path: {description: Where the file belongs. Missing parent folders are made with mode 0755., type: path, required: true}
+      path:
+        description: Where the file belongs. Missing parent folders are made with mode 0755.
+        type: path
+        required: true
       content: {description: The whole text., type: str}
-      secret: {description: The whole text of a file whose text must not be shown; instead of O(files[].content)., type: str}
+      secret:
+        description: The whole text of a file whose text must not be shown; instead of O(files[].content).
+        type: str
       mode: {description: Octal mode., type: str, default: "0644"}
       owner: {description: Name of the owner., type: str, default: root}
       group: {description: Name of the group., type: str, default: root}
@@ -43,7 +48,8 @@ options:
         elements: str
         default: []
       apply:
-        description: Command that acts on the file, run just before it is moved in, so that an interrupted run repeats it.
+        description:
+          - Command that acts on the file, run just before it is moved in, so that an interrupted run repeats it.
         type: str
       restart: {description: Whether the program reads the file only when it starts., type: bool, default: true}
   absent: {description: Files that must not be there., type: list, elements: path, default: []}
@@ -51,7 +57,10 @@ author: [logstead contributors]
 """
 
 RETURN = r"""
-restart: {description: Whether a file has changed that the program reads only when it starts., type: bool, returned: always}
+restart:
+  description: Whether a file has changed that the program reads only when it starts.
+  type: bool
+  returned: always
 reads: {description: Paths of all such files., type: list, returned: always}
 """
 
@@ -122,6 +131,11 @@ class File:
         }
 
 
+def diff_of_absent(path: Path) -> dict[str, str]:
+    """Return Ansible's before and after of a file that goes; its text may be a secret."""
+    return {"before_header": str(path), "after_header": f"{path} (absent)", "before": "", "after": ""}
+
+
 def name_of_user(uid: int) -> str:
     """Return the name of a user, or the number where it has none."""
     try:
@@ -141,7 +155,15 @@ def name_of_group(gid: int) -> str:
 def run(command: str, path: Path) -> subprocess.CompletedProcess[str]:
     """Run a command line on a file, without a shell; its output is kept together."""
     words = [word.replace("%s", str(path)) for word in command.split()]
-    return subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    return subprocess.run(
+        words,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+    )
 
 
 def stage(file: File, folder: Path) -> Path:
@@ -194,8 +216,7 @@ def converge(files: list[File], absent: list[Path], check_mode: bool) -> dict[st
         "changed": bool(different or superfluous),
         "restart": any(file.restart for file in different) or bool(superfluous),
         "reads": [str(file.path) for file in files if file.restart],
-        "diff": [file.diff() for file in different]
-        + [{"before_header": str(path), "after_header": f"{path} (absent)", "before": "", "after": ""} for path in superfluous],
+        "diff": [file.diff() for file in different] + [diff_of_absent(path) for path in superfluous],
     }
     with tempfile.TemporaryDirectory(prefix="systemd-app-") as folder:
         staged = {str(file.path): stage(file, Path(folder)) for file in different}

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import tempfile
 import zipfile
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -25,18 +26,22 @@ DOCUMENTATION = r"""
 module: systemd_app_release
 short_description: Put one release of a program below /opt, whole or not at all
 description:
-  - Downloads an archive, verifies its SHA-256, unpacks it into C(ROOT/NAME/VERSION) and points C(ROOT/NAME/current) there.
-  - Nothing on the host changes until the archive has been verified. C(VERSION) appears by a rename, so it is never half there.
+  - Downloads an archive, verifies its SHA-256, unpacks it into C(ROOT/NAME/VERSION) and points C(ROOT/NAME/current)
+    there.
+  - Nothing on the host changes until the archive has been verified. C(VERSION) appears by a rename, so it is never half
+    there.
   - An archive that holds one folder is unpacked without it; an archive that holds one file gives a file called C(NAME).
 options:
   name: {description: Name of the program and of its folder., type: str, required: true}
   version: {description: Version; the name of the release's folder., type: str, required: true}
   url:
-    description: Address of the C(.zip) or C(.tar.gz). C({arch}) stands for the host's architecture, C(amd64) or C(arm64).
+    description:
+      - Address of the C(.zip) or C(.tar.gz). C({arch}) stands for the host's architecture, C(amd64) or C(arm64).
     type: str
     required: true
   checksum:
-    description: "SHA-256 of the archive, as 64 hex digits, or the address of a file that lists it (C(SHA256SUMS) or C(.sha256))."
+    description:
+      - SHA-256 of the archive, as 64 hex digits, or the address of a file that lists it (C(SHA256SUMS) or C(.sha256)).
     type: str
     required: true
   state:
@@ -46,7 +51,10 @@ options:
     default: installed
   keep: {description: How many earlier releases stay for a rollback., type: int, default: 1}
   root: {description: Folder of all programs., type: path, default: /opt}
-  cache: {description: Folder for verified archives that are not unpacked yet., type: path, default: /var/cache/logstead}
+  cache:
+    description: Folder for verified archives that are not unpacked yet.
+    type: path
+    default: /var/cache/logstead
 author: [logstead contributors]
 """
 
@@ -83,11 +91,12 @@ def listed_checksum(listing: str, filename: str, url: str) -> str:
     """Return the digest of `filename` in the text of a SHA256SUMS file, or of a file that holds one digest alone."""
     names = []
     for line in listing.splitlines():
-        digest, _, name = line.strip().lower().partition(" ")
-        name = name.strip().lstrip("*").removeprefix("./")
-        if HEX_DIGEST.fullmatch(digest) and name in ("", filename.lower()):
-            return digest
-        names.append(name)
+        digest, *rest = line.split(maxsplit=1)[:2] or [""]
+        name = "".join(rest).strip().lstrip("*").removeprefix("./")
+        if HEX_DIGEST.fullmatch(digest.lower()):
+            if name.lower() in ("", filename.lower()):
+                return digest.lower()
+            names.append(name)
     raise ReleaseError(
         f"{url} lists no checksum for {filename} (it lists: {', '.join(filter(None, names)) or 'nothing'}). "
         "Choose a version that has one, or pin the checksum by hand. Nothing was changed."
@@ -119,23 +128,33 @@ def digest_of(path: Path) -> str:
 
 def download(url: str, expected: str, destination: Path) -> None:
     """Download `url` to `destination`, which appears only if its SHA-256 is `expected`."""
-    destination.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=destination.parent, prefix=".download-", delete=False) as partial:
-        try:
-            with open_remote(url) as response:
-                shutil.copyfileobj(response, partial, 1 << 20)
-            partial.close()
-            found = digest_of(Path(partial.name))
+    folder = destination.parent
+    try:
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        prefix = f".download-{destination.name}-"
+        for leftover in folder.glob(prefix + "*"):
+            shutil.rmtree(leftover)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=prefix) as private:
+            partial = Path(private, destination.name)
+            with open_remote(url) as response, partial.open("wb") as file:
+                shutil.copyfileobj(response, file, 1 << 20)
+            found = digest_of(partial)
             if found != expected:
                 raise ReleaseError(
-                    f"{url} has the SHA-256 {found}, but {expected} is expected. The archive is damaged, was exchanged, "
-                    "or the checksum is that of another version. Nothing was changed."
+                    f"{url} has the SHA-256 {found}, but {expected} is expected. The archive is damaged, was "
+                    "exchanged, or the checksum is that of another version. Nothing was changed."
                 )
-            Path(partial.name).replace(destination)
-        except OSError as error:
-            raise ReleaseError(f"{url} could not be stored in {destination.parent}: {error}. Nothing was changed.") from error
-        finally:
-            Path(partial.name).unlink(missing_ok=True)
+            partial.replace(destination)
+    except (OSError, HTTPException) as error:
+        raise ReleaseError(f"{url} could not be stored in {folder}: {error}. Nothing was changed.") from error
+    finally:
+        remove_if_empty(folder)
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove a folder, unless something is in it."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def unpack(archive: Path, name: str, folder: Path) -> Path:
@@ -189,8 +208,12 @@ class Release:
         return not HEX_DIGEST.fullmatch(pinned) or pinned == origin
 
     def is_current(self) -> bool:
-        """Tell whether `current` points to the release."""
-        return self.current.is_symlink() and os.readlink(self.current) == self.version  # noqa: PTH115  # the text counts
+        """Tell whether `current` points to the release, as it is there now."""
+        if not self.current.is_symlink() or os.readlink(self.current) != self.version:
+            return False
+        # The service is restarted because of a new link, so a release that was unpacked again needs one as well.
+        origin = self.path / ORIGIN
+        return origin.is_file() and bool(self.current.lstat().st_mtime_ns >= origin.stat().st_mtime_ns)
 
     def probe(self) -> None:
         """Raise ReleaseError if the archive can't be had, without downloading it."""
@@ -208,11 +231,11 @@ class Release:
     def install(self) -> None:
         """Unpack the archive beside its place and move it in; an interrupted run leaves only a hidden folder behind."""
         self.fetch()
-        self.home.mkdir(mode=0o755, parents=True, exist_ok=True)
-        for leftover in self.home.glob(".unpack-*"):
-            shutil.rmtree(leftover)
-        folder = Path(tempfile.mkdtemp(dir=self.home, prefix=".unpack-"))
         try:
+            self.home.mkdir(mode=0o755, parents=True, exist_ok=True)
+            for leftover in self.home.glob(".unpack-*"):
+                shutil.rmtree(leftover)
+            folder = Path(tempfile.mkdtemp(dir=self.home, prefix=".unpack-"))
             release = unpack(self.archive, self.name, folder)
             release.chmod(0o755)
             (release / ORIGIN).write_text(digest_of(self.archive) + "\n")
@@ -220,26 +243,27 @@ class Release:
                 self.path.rename(folder.with_name(folder.name + "-old"))
             release.rename(self.path)
         except (OSError, subprocess.CalledProcessError, zipfile.BadZipFile) as error:
-            detail = getattr(error, "stderr", b"") or b""
-            raise ReleaseError(
-                f"{self.filename} could not be unpacked: {error} {detail.decode(errors='replace')} Nothing was changed."
-            ) from error
+            problem = str(error)
+            if isinstance(error, subprocess.CalledProcessError):
+                problem = "; ".join(error.stderr.decode(errors="replace").splitlines()) or problem
+            raise ReleaseError(f"{self.filename} could not be unpacked: {problem}. Nothing was changed.") from error
         finally:
             for leftover in self.home.glob(".unpack-*"):
                 shutil.rmtree(leftover, ignore_errors=True)
         self.archive.unlink()
-        with contextlib.suppress(OSError):  # others may still have archives there
-            self.archive.parent.rmdir()
+        remove_if_empty(self.archive.parent)  # others may still have archives there
 
     def switch(self) -> None:
         """Point `current` to the release, in one step, and forget releases that are too old."""
+        previous = os.readlink(self.current) if self.current.is_symlink() else ""
         link = self.home / ".current-new"
         link.unlink(missing_ok=True)
         link.symlink_to(self.version)
         link.replace(self.current)
         others = [path for path in self.home.iterdir() if (path / ORIGIN).is_file() and path != self.path]
         others = [path for path in others if not path.is_symlink()]
-        others.sort(key=lambda path: path.stat().st_ctime, reverse=True)
+        # What ran until now is what one would go back to, even if it isn't the newest of them.
+        others.sort(key=lambda path: (path.name == previous, path.stat().st_ctime_ns), reverse=True)
         for path in others[self.keep :]:
             shutil.rmtree(path)
 
@@ -287,6 +311,8 @@ def main() -> None:
         result = converge(Release(module.params), module.params["state"], module.check_mode)
     except ReleaseError as error:
         module.fail_json(msg=f"{module.params['name']} {module.params['version']}: {error}")
+    except OSError as error:
+        module.fail_json(msg=f"{module.params['name']} {module.params['version']} could not be put in place: {error}")
     module.exit_json(**result)
 
 

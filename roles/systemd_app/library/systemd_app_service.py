@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 import subprocess
 import time
+from http.client import HTTPException
 from pathlib import Path
-from typing import Any
 from urllib.error import HTTPError
 
 from ansible.module_utils.basic import AnsibleModule
@@ -20,11 +20,16 @@ module: systemd_app_service
 short_description: Have one systemd service enabled, running what is on disk now, and ready
 description:
   - Starts the service if it doesn't run, and restarts it if one of the files it reads is newer than its process.
-    That is a fact about the host and not about this run, so a run that was interrupted before the restart is made up for.
+    That is a fact about the host and not about this run, so a run that was interrupted before the restart is made up
+    for.
   - Then waits until the service answers as it should; a port that answers something else doesn't count.
 options:
   name: {description: Name of the unit, without C(.service)., type: str, required: true}
-  reads: {description: Files and links that the process reads only when it starts., type: list, elements: path, default: []}
+  reads:
+    description: Files and links that the process reads only when it starts.
+    type: list
+    elements: path
+    default: []
   restart: {description: Restart in any case., type: bool, default: false}
   ready_url: {description: Address that answers when the service is ready., type: str, required: true}
   ready_body: {description: Regular expression that must be found in the answer., type: str, required: true}
@@ -79,31 +84,36 @@ def journal_of(unit: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
-def answer_of(url: str) -> str:
-    """Return what an address answers, also where that is an error."""
+def answer_of(url: str) -> tuple[bool, str]:
+    """Return whether an address answers without an error, and what it answers or why it doesn't."""
     try:
         with open_url(url, timeout=5, use_proxy=False) as response:
             body: str = response.read(65536).decode(errors="replace")
-            return body
+            return True, body
     except HTTPError as error:
-        return f"{error.code}: {error.read(300).decode(errors='replace').strip()}"
-    except (OSError, ValueError) as error:
-        return f"no answer ({error})"
+        return False, f"{error.code}: {error.read(300).decode(errors='replace').strip()}"
+    except (OSError, HTTPException, ValueError) as error:
+        return False, f"no answer ({error})"
 
 
 def wait_until_ready(unit: str, url: str, body: str, timeout: int) -> None:
     """Poll until the service answers as it should; raise ServiceError if it fails or the time is over."""
     deadline = time.monotonic() + timeout
+    restarts = None
     while True:
-        answer = answer_of(url)
-        if re.search(body, answer) and not re.match(r"\d{3}: ", answer):
+        is_fine, answer = answer_of(url)
+        if is_fine and re.search(body, answer):
             return
         properties = properties_of(unit)
+        # Restarts of earlier days don't count.
+        restarts = int(properties["NRestarts"] or 0) if restarts is None else restarts
         # A unit that restarts by itself would otherwise take all of the time to be called failed.
-        if properties["ActiveState"] == "failed" or int(properties["NRestarts"] or 0) >= 3:
+        if properties["ActiveState"] == "failed" or int(properties["NRestarts"] or 0) >= restarts + 3:
             problem = f"{unit} keeps ending (result: {properties['Result']})"
         elif time.monotonic() > deadline:
-            problem = f"{unit} is not ready after {timeout} s: {url} should answer /{body}/, but answers {answer[:300]!r}"
+            problem = (
+                f"{unit} is not ready after {timeout} s: {url} should answer /{body}/, but answers {answer[:300]!r}"
+            )
         else:
             time.sleep(POLL_SECONDS)
             continue

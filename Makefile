@@ -1,0 +1,72 @@
+# The index of what a person can do here. Everything is kept outside the repository, below $(LOGSTEAD_CACHE), by version.
+SHELL := /bin/bash -o pipefail
+.DEFAULT_GOAL := help
+
+export LOGSTEAD_CACHE ?= $(HOME)/.cache/logstead
+export ANSIBLE_SSH_CONTROL_PATH_DIR := $(LOGSTEAD_CACHE)/ssh/cp
+export NO_COLOR := 1
+export COLUMNS := 160
+
+VENV := $(LOGSTEAD_CACHE)/venv-$(shell cat requirements/dev.txt requirements/system.txt Makefile | sha256sum | cut -c1-16)
+export PATH := $(VENV)/bin:$(PATH)
+PYTHON_FILES := demo_app molecule playbooks roles tests
+
+.PHONY: help
+help: ## Show this list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' Makefile | column -t -s '|'
+
+# One file says that Debian's packages and the Python environment are there, for these very lists.
+$(VENV)/ready:
+	@echo "Installing what the project's tools need (once for each list of requirements)"
+	tests/install_requirements.sh $(VENV)
+	@touch $@
+
+.PHONY: mirror
+mirror: $(VENV)/ready
+	python tests/mirror/mirror.py fill --for tests
+
+.PHONY: demo
+demo: $(VENV)/ready ## Boot a local host, install the platform on it, and prove that it works
+	python tests/demo/demo.py
+
+.PHONY: demo-clean
+demo-clean: $(VENV)/ready ## Remove what `make demo` has made
+	python tests/hosts/hosts.py down inventories/demo
+
+.PHONY: lint
+lint: $(VENV)/ready ## Look at all code without running it (under a minute)
+	yamllint --strict .
+	ruff check $(PYTHON_FILES)
+	ruff format --check $(PYTHON_FILES)
+	tests/check_types.sh
+	ansible-lint --offline
+
+.PHONY: test-unit
+test-unit: $(VENV)/ready mirror ## Run the tests that need no host (about a minute)
+	pytest demo_app/tests tests/unit
+
+.PHONY: test
+test: lint mirror ## Run everything: lint, unit tests, and every scenario on real hosts
+	trap 'python tests/hosts/hosts.py down --all' EXIT; python tests/hosts/hosts.py down --all; pytest demo_app/tests tests/unit tests/scenarios
+
+.PHONY: test-scenario
+test-scenario: mirror ## Run one scenario: make test-scenario NAME=loki
+	molecule test --scenario-name $(NAME)
+
+.PHONY: bench
+bench: mirror ## Measure; see tests/bench/
+	python tests/bench/no_change_run.py
+
+.PHONY: docs
+docs: $(VENV)/ready ## Write the roles' READMEs anew from their argument_specs
+	tests/write_role_docs.sh
+
+.PHONY: lock
+lock: $(VENV)/ready ## Pin the newest versions of all Python packages
+	for list in controller dev; do uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-emit-index-url --upgrade requirements/$$list.in --output-file requirements/$$list.txt; done
+
+.PHONY: clean
+clean: ## Remove test hosts and everything that was cached
+	-python tests/hosts/hosts.py down --all --demo
+	rm -rf $(LOGSTEAD_CACHE)

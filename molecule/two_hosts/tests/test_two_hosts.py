@@ -1,0 +1,68 @@
+"""The app and its collector on one host, the store on another: what connects them comes from group vars."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from typing import Any
+
+import pytest
+from support import Hosts, eventually, fetch, find_lines, journal
+
+STORE = "http://10.89.77.72:3101"
+
+
+@pytest.fixture(scope="module")
+def app() -> Any:
+    """The host of the app and its collector."""
+    (host,) = Hosts("two-hosts-app")
+    return host
+
+
+@pytest.fixture(scope="module")
+def store() -> Any:
+    """The host of Loki and Grafana."""
+    (host,) = Hosts("two-hosts-store")
+    return host
+
+
+def test_each_host_has_its_parts_and_no_other(app: Any, store: Any) -> None:
+    installed = "ls -d /opt/*/current"
+    assert app.check_output(installed).split() == ["/opt/demo-app/current", "/opt/promtail/current"]
+    assert store.check_output(installed).split() == [
+        "/opt/grafana/current",
+        "/opt/loki/current",
+        "/opt/promtail/current",
+    ]
+
+
+def test_a_request_on_one_host_is_found_on_the_other(app: Any, store: Any) -> None:
+    trace_id = secrets.token_hex(16)
+    fetch(app, "http://127.0.0.1:8000/trace/42", "--header", f"traceparent: 00-{trace_id}-{secrets.token_hex(8)}-01")
+    lines = eventually(
+        lambda: find_lines(store, f'{{job="fastapi"}} | trace_id="{trace_id}"', STORE),
+        otherwise=lambda: journal(app, "promtail"),
+    )
+    assert {(line.labels["host"], line.labels["environment"]) for line in lines} == {("two-hosts-app", "staging")}
+
+
+def test_grafana_asks_loki_at_its_address(store: Any) -> None:
+    log_in = "--user", "admin:only-for-this-test"
+    status, body = fetch(store, "http://127.0.0.1:3100/api/datasources/uid/loki/health", *log_in)
+    assert (status, json.loads(body)["status"]) == (200, "OK"), body
+
+
+def test_both_hosts_journals_are_found(store: Any) -> None:
+    def hosts() -> bool:
+        return {line.labels["host"] for line in find_lines(store, '{job="systemd-journal"}', STORE)} == {
+            "two-hosts-app",
+            "two-hosts-store",
+        }
+
+    assert eventually(hosts)
+
+
+def test_what_is_not_meant_for_others_listens_on_the_loopback_interface(app: Any, store: Any) -> None:
+    assert fetch(store, "http://10.89.77.71:9080/ready")[0] == 0
+    assert fetch(store, "http://10.89.77.71:8000/health")[0] == 0
+    assert fetch(app, "http://10.89.77.72:9096")[0] == 0
