@@ -275,9 +275,6 @@ def interpolated(value: Any) -> Any:
     return "$".join(plain)
 
 
-TWO_DEFAULTS = "Only one datasource per organization can be marked as default"
-
-
 def text_of(value: Any) -> str:
     """Return a scalar of a provisioning file as the text that Grafana reads."""
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
@@ -306,7 +303,8 @@ def provision_datasources(settings: Settings, store: Store) -> None:
         items = interpolated(content.get("datasources") or [])
         wanted += [read_datasource(item, bool(content.get("prune"))) for item in items]
     if sum(model["isDefault"] for model in wanted) > 1:
-        raise StartError(f"datasource.yaml config is invalid. {TWO_DEFAULTS}")
+        message = "Only one datasource per organization can be marked as default"
+        raise StartError(f"datasource.yaml config is invalid. {message}")
     names = {model["name"] for model in wanted}
     with store.open() as db:
         unwanted += [row[0] for row in db.execute("select name from data_source where prunable") if row[0] not in names]
@@ -342,6 +340,9 @@ class Dashboards:
         """Read every provider's folder once."""
         LOG("provisioning.dashboard", "info", "starting to provision dashboards")
         for provider in self.providers:
+            if not Path(provider["options"]["path"]).is_dir():  # the next reading may find it
+                LOG("provisioning.dashboard", "warn", "Failed to provision config", name=provider["name"])
+                return
             self.read(provider)
         names = [provider["name"] for provider in self.providers]
         with self.store.open() as db:
@@ -365,7 +366,7 @@ class Dashboards:
         name, root = provider["name"], Path(provider["options"]["path"])
         if not root.is_dir():
             error = f"stat {root}: no such file or directory"
-            LOG("provisioning.dashboard", "warn", "Failed to provision config", name=name, error=error)
+            LOG("provisioning.dashboard", "error", "failed to search for dashboards", name=name, error=error)
             return
         files = {str(file): file for file in sorted(root.rglob("*.json"))}
         with self.lock, self.store.open() as db:
@@ -568,6 +569,14 @@ def run_query(model: Json, query: Json, start: int, end: int) -> Json:
 PAGE = "<!DOCTYPE html><html><head><title>Grafana</title></head><body>A stand-in, for tests.</body></html>"
 HTML = "text/html; charset=UTF-8"
 UTF8_JSON = "application/json; charset=UTF-8"
+STANDARD_HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "deny",
+    "X-Xss-Protection": "1; mode=block",
+    "X-Logstead-Stand-In": "1",
+}
+Routes = dict[str, Callable[["Request"], object]]
 
 
 def refused(message: str, ident: str) -> Answer:
@@ -653,8 +662,9 @@ class Grafana:
 
     def sign_up(self, _: Request) -> Answer:
         """Answer POST /api/user/signup: the stand-in knows only the case that it is off."""
-        allowed = self.settings.flag("users", "allow_sign_up")
-        return Answer(500 if allowed else 401, {"message": "not in the stand-in" if allowed else SIGN_UP_OFF})
+        if self.settings.flag("users", "allow_sign_up"):
+            return Answer(501, {"message": "The stand-in signs nobody up"})
+        return Answer(401, {"message": "User signup is disabled"})
 
     def org(self, _: Request) -> Json:
         """Answer GET /api/org."""
@@ -747,7 +757,7 @@ class Grafana:
             raise Answer(502, b"", "", Cache_Control="") from error
         if status == 401:
             status, kind, body = 400, "text/plain; charset=utf-8", b"Authentication to data source failed"
-        return Answer(status, body, kind, Cache_Control="", Content_Security_Policy="sandbox", Via="1.0 grafana")
+        return Answer(status, body, kind, Cache_Control="", Content_Security_Policy="sandbox", Via="1.1 grafana")
 
     def query(self, request: Request) -> Json:
         """Answer POST /api/ds/query."""
@@ -815,10 +825,6 @@ class Grafana:
         return found
 
 
-SIGN_UP_OFF = "User signup is disabled"
-DENIED = "You'll need additional permissions to perform this action. Permissions needed: "
-
-
 class Request(BaseHTTPRequestHandler):
     """One HTTP request."""
 
@@ -868,7 +874,8 @@ class Request(BaseHTTPRequestHandler):
         if not path.startswith("/api"):
             return Answer(200 if re.fullmatch("|/explore|/dashboards.*|/d/.*", path) else 404, PAGE, HTML)
         if path.startswith("/api/admin/") and not self.user:
-            return Answer(403, {"message": f"{DENIED}{path}", "title": "Access denied"}, UTF8_JSON)
+            message = "You'll need additional permissions to perform this action."
+            return Answer(403, {"message": message, "title": "Access denied"}, UTF8_JSON)
         handler = self.handler(self.grafana.routes, path)
         return handler(self) if handler else Answer(404, {"message": "Not found"}, UTF8_JSON)
 
@@ -895,16 +902,6 @@ class Request(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(payload)
-
-
-STANDARD_HEADERS = {
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "deny",
-    "X-Xss-Protection": "1; mode=block",
-    "X-Logstead-Stand-In": "1",
-}
-Routes = dict[str, Callable[[Request], object]]
 
 
 def serve(settings: Settings) -> None:
