@@ -8,10 +8,9 @@ import pytest
 import structlog
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
+from running import LogDir, without_pytest
 
 from demo_app import logs
-
-from .conftest import LogDir, without_pytest
 
 log = structlog.stdlib.get_logger("shop.orders")
 library = logging.getLogger("some.library")

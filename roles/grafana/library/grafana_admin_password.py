@@ -72,9 +72,9 @@ def converge(parameters: dict[str, Any], check_mode: bool) -> bool:
     set_password(parameters["command"], parameters["run_as"], parameters["password"])
     if not logs_in(*log_in):
         raise PasswordError(
-            f"the password was set, but {parameters['user']} still can't log in. Either the administrator has another name in "
-            "Grafana's database, which keeps the one it was made with; or the user is locked, as after five wrong passwords: "
-            "then run this again in five minutes"
+            f"the password was set, but {parameters['user']} still can't log in. Either the administrator has another "
+            "name in Grafana's database, which keeps the one it was made with; or the user is locked, as after five "
+            "wrong passwords: then run this again in five minutes"
         )
     return True
 

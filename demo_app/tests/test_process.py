@@ -18,12 +18,11 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from running import LogDir
 
 import demo_app
 from demo_app import logs
 from demo_app.__main__ import main
-
-from .conftest import LogDir
 
 SOURCE = Path(demo_app.__file__).parents[1]
 GUIDE = SOURCE.parents[1] / "docs" / "adopt-logging.md"

@@ -17,7 +17,7 @@ import testinfra
 
 Answer = TypeVar("Answer")
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 LOKI = "http://127.0.0.1:3101"
 
 

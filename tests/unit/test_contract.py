@@ -1,0 +1,384 @@
+"""What the parts of this repository promise one another: names, defaults, precedence, headers, documents."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+ROLES = sorted(path.parents[1].name for path in REPOSITORY.glob("roles/*/meta/argument_specs.yml"))
+COMPONENTS = [role for role in ROLES if role not in ("systemd_app", "preflight")]
+ENVIRONMENTS = ("dev", "staging", "prod")
+INVENTORIES = sorted(path.name for path in REPOSITORY.glob("inventories/*"))
+HEADER = "# Managed by logstead"
+
+
+class Loader(yaml.SafeLoader):
+    """Reads Ansible's YAML; what is encrypted, and every other tag, is read as None."""
+
+
+Loader.add_multi_constructor("!", lambda *_: None)
+
+
+def load(path: Path) -> Any:
+    """Return what a YAML file holds."""
+    return yaml.load(path.read_text(), Loader) if path.is_file() else None  # noqa: S506 - a SafeLoader
+
+
+def options_of(role: str) -> dict[str, dict[str, Any]]:
+    """Return a role's public variables by name; those of all entry points of the role that has no main one."""
+    specs = load(REPOSITORY / f"roles/{role}/meta/argument_specs.yml")["argument_specs"]
+    chosen = [specs["main"]] if "main" in specs else specs.values()
+    return {name: option for spec in chosen for name, option in spec.get("options", {}).items()}
+
+
+def defaults_of(role: str) -> dict[str, Any]:
+    return load(REPOSITORY / f"roles/{role}/defaults/main.yml") or {}
+
+
+def shared_variables() -> dict[str, Any]:
+    """Return what group_vars/all sets."""
+    return {name: value for path in REPOSITORY.glob("group_vars/all/*.yml") for name, value in load(path).items()}
+
+
+def is_literal(value: Any) -> bool:
+    return "{{" not in str(value)
+
+
+def everything_in(node: Any) -> Iterator[tuple[str, Any]]:
+    """Yield every key with its value, however deep."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield str(key), value
+            yield from everything_in(value)
+    elif isinstance(node, list):
+        for element in node:
+            yield from everything_in(element)
+
+
+def files_of_tasks() -> list[Path]:
+    return [*REPOSITORY.glob("roles/*/tasks/*.yml"), *REPOSITORY.glob("playbooks/**/*.yml"), REPOSITORY / "site.yml"]
+
+
+def repository_files() -> list[Path]:
+    """Return all files that are, or are about to be, in the repository."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    names = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split("\0")
+    return [REPOSITORY / name for name in names if name and (REPOSITORY / name).is_file()]
+
+
+# --- Variables --------------------------------------------------------------------------------------------------------
+
+
+def test_every_role_is_looked_at() -> None:
+    assert {path.name for path in (REPOSITORY / "roles").iterdir() if path.is_dir()} == set(ROLES)
+    assert {"loki", "promtail", "grafana", "demo_app"} <= set(COMPONENTS)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_default_is_a_documented_variable(role: str) -> None:
+    assert set(defaults_of(role)) <= set(options_of(role))
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_optional_variable_has_a_default_or_says_where_it_comes_from(role: str) -> None:
+    # The platform's own variables have theirs in group_vars/all.
+    known = set(defaults_of(role)) | (set(shared_variables()) if role == "preflight" else set())
+    without = {
+        name
+        for name, option in options_of(role).items()
+        if name not in known and not option.get("required") and "by default" not in option["description"].lower()
+    }
+    assert not without
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_no_required_variable_has_a_default(role: str) -> None:
+    assert not {name for name, option in options_of(role).items() if option.get("required")} & set(defaults_of(role))
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_documented_default_is_the_real_one(role: str) -> None:
+    documented = {name: option["default"] for name, option in options_of(role).items() if "default" in option}
+    defaults = shared_variables() if role == "preflight" else defaults_of(role)
+    real = {name: defaults[name] for name in defaults if name in options_of(role) and is_literal(defaults[name])}
+    assert real == documented
+
+
+@pytest.mark.parametrize("role", COMPONENTS)
+def test_a_component_has_few_variables_and_all_bear_its_name(role: str) -> None:
+    assert len(options_of(role)) <= 16
+    assert all(name.startswith(f"{role}_") for name in options_of(role))
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_roles_private_variables_bear_its_name_after_two_underscores(role: str) -> None:
+    variables = load(REPOSITORY / f"roles/{role}/vars/main.yml") or {}
+    registered = {
+        value
+        for path in REPOSITORY.glob(f"roles/{role}/tasks/*.yml")
+        for key, value in everything_in(load(path))
+        if key == "register"
+    }
+    assert not {name for name in {*variables, *registered} if not name.startswith(f"__{role}_")}
+
+
+def test_every_name_in_group_vars_is_a_variable_of_some_role() -> None:
+    known = {name for role in ROLES for name in options_of(role)}
+    files = [path for path in REPOSITORY.glob("group_vars/**/*") if path.suffix in (".yml", ".example")]
+    assert len(files) > len(ENVIRONMENTS)
+    for path in files:
+        unknown = {
+            name for name in load(path) or {} if name not in known and not name.startswith(("ansible_", "test_"))
+        }
+        assert not unknown, path
+
+
+def test_the_versions_in_group_vars_are_the_roles_own() -> None:
+    for name, version in load(REPOSITORY / "group_vars/all/versions.yml").items():
+        assert version == defaults_of(name.split("_")[0])[name]
+
+
+# --- Inventories and precedence, by real plays ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", INVENTORIES)
+def test_an_inventory_has_the_shared_group_vars_beside_it(name: str) -> None:
+    link = REPOSITORY / "inventories" / name / "group_vars"
+    assert link.is_symlink()
+    assert str(link.readlink()) == "../../group_vars"
+
+
+def hosts_of(group: dict[str, Any]) -> set[str]:
+    below = [hosts_of(child or {}) for child in (group.get("children") or {}).values()]
+    return set(group.get("hosts") or {}).union(*below)
+
+
+@pytest.mark.parametrize("name", INVENTORIES)
+def test_every_host_of_an_inventory_is_in_its_environments_group(name: str) -> None:
+    everything = load(REPOSITORY / "inventories" / name / "hosts.yml")["all"]
+    groups = {key: value for key, value in everything_in(everything) if isinstance(value, dict) and key != "hosts"}
+    assert hosts_of(everything)
+    assert hosts_of(groups[name]) == hosts_of(everything)
+    assert (REPOSITORY / "group_vars" / name / "main.yml").is_file()
+
+
+@pytest.fixture(scope="module")
+def plays(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """The variables that reach a playbook that a root-level one imports, by environment."""
+    folder = tmp_path_factory.mktemp("plays")
+    for name in ("group_vars", "inventories"):
+        shutil.copytree(REPOSITORY / name, folder / name, symlinks=True)
+    (folder / "playbooks").mkdir()
+    (folder / "site.yml").write_text("- import_playbook: playbooks/show.yml\n")
+    (folder / "playbooks/show.yml").write_text("""
+- hosts: all
+  gather_facts: false
+  connection: local
+  tasks:
+    - ansible.builtin.copy:
+        content: >-
+          {{ dict(query('ansible.builtin.varnames', '^(platform|loki|promtail|grafana|demo_app)_')
+             | zip(query('ansible.builtin.vars', *query('ansible.builtin.varnames',
+                                                        '^(platform|loki|promtail|grafana|demo_app)_')))) | to_json }}
+        dest: "{{ playbook_dir }}/../{{ inventory_dir | basename }}.json"
+        mode: "0600"
+""")
+    interpreter = f"ansible_python_interpreter={sys.executable}"
+    started = {
+        environment: subprocess.Popen(
+            ["ansible-playbook", "-i", f"inventories/{environment}", "site.yml", "--extra-vars", interpreter],
+            cwd=folder,
+            env={**os.environ, "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg")},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for environment in ENVIRONMENTS
+    }
+    found = {}
+    for environment, play in started.items():
+        output, _ = play.communicate()
+        assert play.returncode == 0, output
+        found[environment] = json.loads((folder / f"{environment}.json").read_text())
+    return found
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_a_play_sees_what_its_environment_says_and_that_beats_what_all_say(
+    plays: dict[str, dict[str, Any]], environment: str
+) -> None:
+    own = load(REPOSITORY / f"group_vars/{environment}/main.yml")
+    wanted = {name: value for name, value in own.items() if is_literal(value)}
+    assert {name: plays[environment][name] for name in wanted} == wanted
+    assert plays[environment]["platform_environment"] == environment
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_a_play_sees_what_all_environments_share(plays: dict[str, dict[str, Any]], environment: str) -> None:
+    own = load(REPOSITORY / f"group_vars/{environment}/main.yml")
+    shared = {name: value for name, value in shared_variables().items() if is_literal(value) and name not in own}
+    assert {"platform_runtime", "loki_version", "promtail_http_port"} <= set(shared)
+    assert {name: plays[environment][name] for name in shared} == shared
+
+
+def test_the_environments_differ_in_what_they_keep_and_write(plays: dict[str, dict[str, Any]]) -> None:
+    seen = {name: (found["platform_log_level"], found["platform_retention"]) for name, found in plays.items()}
+    assert seen == {"dev": ("DEBUG", "7d"), "staging": ("INFO", "14d"), "prod": ("WARNING", "31d")}
+
+
+@pytest.mark.parametrize("environment", ["staging", "prod"])
+def test_only_dev_has_a_password_that_everybody_knows(plays: dict[str, dict[str, Any]], environment: str) -> None:
+    public = load(REPOSITORY / "group_vars/dev/main.yml")
+    for name in ("grafana_admin_password", "grafana_secret_key"):
+        assert plays[environment].get(name) != public[name]
+
+
+# --- Tasks ------------------------------------------------------------------------------------------------------------
+
+
+def test_entry_points_are_named_without_an_ending_because_only_then_their_arguments_are_checked() -> None:
+    paths = [*files_of_tasks(), *REPOSITORY.glob("molecule/**/*.yml")]
+    names = [(path, value) for path in paths for key, value in everything_in(load(path)) if key == "tasks_from"]
+    assert names
+    assert not [(path, name) for path, name in names if name.endswith((".yml", ".yaml"))]
+
+
+def test_no_task_ignores_its_errors() -> None:
+    assert not [path for path in files_of_tasks() for key, _ in everything_in(load(path)) if key == "ignore_errors"]
+
+
+def test_no_role_sets_facts() -> None:
+    forbidden = {"set_fact", "ansible.builtin.set_fact"}
+    paths = [path for path in files_of_tasks() if "roles" in path.parts]
+    assert paths
+    assert not [(path, key) for path in paths for key, _ in everything_in(load(path)) if key in forbidden]
+
+
+def test_the_shared_role_reads_no_variable_of_another_role_and_never_asks_who_called_it() -> None:
+    others = "|".join(role for role in (*ROLES, "platform") if role != "systemd_app")
+    foreign = re.compile(rf"\b(?:__)?(?:{others})_\w+|ansible_parent_role\w*|hostvars|\bgroups\b")
+    paths = [path for path in REPOSITORY.glob("roles/systemd_app/**/*") if path.suffix in (".yml", ".j2")]
+    assert paths
+    assert not [(path, found) for path in paths for found in foreign.findall(path.read_text())]
+
+
+@pytest.mark.parametrize("role", COMPONENTS)
+def test_a_component_reads_no_variable_of_another_one(role: str) -> None:
+    others = "|".join(other for other in (*COMPONENTS, "preflight") if other != role)
+    foreign = re.compile(rf"\b(?:__)?(?:{others})_\w+")
+    paths = [*REPOSITORY.glob(f"roles/{role}/tasks/*.yml"), *REPOSITORY.glob(f"roles/{role}/*/main.yml")]
+    assert not [(path, found) for path in paths for found in foreign.findall(path.read_text())]
+
+
+# --- What is written to hosts -----------------------------------------------------------------------------------------
+
+
+def starts_with_header(text: str, role: str) -> bool:
+    """Tell whether a text, or the template of one, begins with the header, by itself or by a variable of its role."""
+    variables = load(REPOSITORY / f"roles/{role}/vars/main.yml") or {}
+    named = re.match(r"\{\{\s*(?:\(?\s*)(__\w+)", text)
+    if named:
+        return str(variables.get(named[1], "")).startswith(HEADER)
+    return re.sub(r"^\{\{\s*'", "", text).startswith(HEADER)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_text_that_a_role_writes_says_who_wrote_it(role: str) -> None:
+    paths = [*REPOSITORY.glob(f"roles/{role}/vars/*.yml"), *REPOSITORY.glob(f"roles/{role}/tasks/*.yml")]
+    texts = [value for path in paths for key, value in everything_in(load(path)) if key == "content"]
+    from_templates = [text for text in texts if "ansible.builtin.template'" in text]
+    templates = {path.name: path for path in REPOSITORY.glob(f"roles/{role}/templates/*.j2")}
+    assert all(any(name in text for name in templates) for text in from_templates)
+    written = [text for text in texts if text not in from_templates] + [path.read_text() for path in templates.values()]
+    assert written or role == "preflight"
+    assert not [text for text in written if not starts_with_header(text, role)]
+
+
+# --- Documents --------------------------------------------------------------------------------------------------------
+
+
+def commands_in(path: Path) -> list[str]:
+    """Return the lines of a document's fenced shell commands, without their comments, which may be translated."""
+    blocks = re.findall(r"^ *```(?:bash|sh|shell|console)\n(.*?)^ *```", path.read_text(), re.MULTILINE | re.DOTALL)
+    lines = [re.sub(r"(^|\s+)#.*", "", line).strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+def test_both_readmes_tell_the_same_commands() -> None:
+    english, chinese = REPOSITORY / "README.md", REPOSITORY / "README.zh-CN.md"
+    assert english.is_file()
+    assert chinese.is_file()
+    assert commands_in(english)
+    assert commands_in(chinese) == commands_in(english)
+
+
+def test_the_readme_of_every_role_is_what_make_docs_writes(tmp_path: Path) -> None:
+    runs = {
+        role: subprocess.Popen(
+            ["aar-doc", "--output-file", str(tmp_path / f"{role}.md"), f"roles/{role}", "markdown"], cwd=REPOSITORY
+        )
+        for role in ROLES
+    }
+    for role, run in runs.items():
+        assert run.wait() == 0, role
+        written = REPOSITORY / f"roles/{role}/README.md"
+        assert written.is_file(), f"{written} isn't there: run `make docs`"
+        assert written.read_text() == (tmp_path / f"{role}.md").read_text(), f"{written} is stale: run `make docs`"
+
+
+def test_the_readme_of_a_role_names_every_variable() -> None:
+    for role in ROLES:
+        text = (REPOSITORY / f"roles/{role}/README.md").read_text()
+        assert not [name for name in options_of(role) if f"`{name}`" not in text], role
+
+
+# --- What must not be here --------------------------------------------------------------------------------------------
+
+# Each is put together here, so that this file doesn't match itself.
+SECRETS = re.compile(
+    "|".join(
+        (
+            "-----BEGIN [A-Z ]*PRIVATE" + " KEY-----",
+            r"\bAKIA[0-9A-Z]{16}\b",
+            r"\b(?:gh[pousr]|glpat|glsa|glc|xox[abprs])[-_][A-Za-z0-9_-]{20,}",
+            r"://[^\s/:@{}<>$\"']+:[^\s/:@{}<>$\"']+@",
+        )
+    )
+)
+HOMES = re.compile(
+    r"/(?:home|Users)/[A-Za-z][\w.-]*/|/root/\.(?:cache|config|local|pyenv)\b|/" + r"work/(?:main|shared)\b"
+)
+
+
+def test_the_repository_holds_no_secret_and_no_path_of_somebodys_machine() -> None:
+    found = [
+        f"{path.relative_to(REPOSITORY)}: {match[0]}"
+        for path in repository_files()
+        for pattern in (SECRETS, HOMES)
+        for match in pattern.finditer(path.read_text(errors="replace"))
+    ]
+    assert not found
+
+
+def test_secrets_have_values_in_dev_and_in_encrypted_vaults_only() -> None:
+    secret = re.compile(r"password|secret|token", re.IGNORECASE)
+    for path in REPOSITORY.glob("group_vars/**/*"):
+        if path.is_file() and "dev" not in path.parts and not path.read_text().startswith("$ANSIBLE_VAULT;"):
+            values = {name: value for name, value in everything_in(load(path)) if secret.search(name) and value}
+            assert not values, path
+
+
+def test_a_vault_that_was_filled_in_is_encrypted() -> None:
+    for path in REPOSITORY.glob("group_vars/*/vault.yml"):
+        assert path.read_text().startswith("$ANSIBLE_VAULT;"), path

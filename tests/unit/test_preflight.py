@@ -1,0 +1,284 @@
+"""The role preflight: what is asked for of a host is looked at as a whole, and every problem says what to do."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from roles.preflight.action_plugins.preflight_check import COMPONENTS, known_names, problems_of
+
+
+def facts(**changed: Any) -> dict[str, Any]:
+    return {
+        "distribution": "Debian",
+        "distribution_version": "12.9",
+        "systemd": {"version": 252},
+        "python": {"version": {"major": 3, "minor": 11}},
+        "python_version": "3.11.2",
+        **changed,
+    }
+
+
+def asked(**changed: Any) -> dict[str, Any]:
+    """Return the variables of a host of prod that runs everything; a value of None takes a variable away."""
+    variables = {
+        "ansible_facts": facts(),
+        "group_names": ["prod", *COMPONENTS],
+        "platform_environment": "prod",
+        "platform_runtime": "systemd",
+        "platform_retention": "31d",
+        "platform_log_level": "WARNING",
+        "loki_http_listen_address": "127.0.0.1",
+        "loki_http_port": 3101,
+        "loki_grpc_port": 9096,
+        "promtail_http_port": 9080,
+        "promtail_loki_url": "http://127.0.0.1:3101",
+        "grafana_http_port": 3100,
+        "grafana_loki_url": "http://127.0.0.1:3101",
+        "grafana_admin_password": "a-password-of-our-own",
+        "grafana_secret_key": "0123456789abcdef",
+        "demo_app_http_port": 8000,
+        **changed,
+    }
+    return {name: value for name, value in variables.items() if value is not None}
+
+
+def only_problem(**changed: Any) -> str:
+    """Return the one problem that these variables have."""
+    problems = problems_of(asked(**changed))
+    assert len(problems) == 1, problems
+    return problems[0]
+
+
+def test_a_sound_host_has_no_problems() -> None:
+    assert problems_of(asked()) == []
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_a_host_of_one_component_needs_no_variables_of_the_others(component: str) -> None:
+    variables = {
+        name: value
+        for name, value in asked(group_names=["prod", component]).items()
+        if name.startswith((f"{component}_", "platform_", "ansible_", "group_"))
+    }
+    assert problems_of(variables) == []
+
+
+def test_all_problems_are_told_at_once() -> None:
+    problems = problems_of(
+        asked(platform_runtime="docker", platform_retention="forever", grafana_admin_password="admin", loki_prot=1)
+    )
+    assert len(problems) == 4
+
+
+# --- Names and values -------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_runtime_is_refused_and_the_known_ones_are_named() -> None:
+    problem = only_problem(platform_runtime="docker")
+    assert "platform_runtime" in problem
+    assert "docker" in problem
+    assert "systemd" in problem
+
+
+def test_an_unknown_log_level_is_refused() -> None:
+    assert "VERBOSE" in only_problem(platform_log_level="VERBOSE")
+
+
+def test_a_port_that_is_no_number_is_refused_once() -> None:
+    problem = only_problem(loki_http_port="three")
+    assert "loki_http_port" in problem
+    assert "(role loki; its README says what each variable means)" in problem
+
+
+def test_a_variable_that_is_needed_and_missing_is_named() -> None:
+    problem = only_problem(platform_environment=None)
+    assert "missing required arguments: platform_environment" in problem
+
+
+def test_a_log_file_with_an_unknown_key_is_refused() -> None:
+    assert "lables" in only_problem(promtail_log_files=[{"job": "a", "path": "/a", "lables": {}}])
+
+
+@pytest.mark.parametrize(
+    ("misspelt", "meant"),
+    [
+        ("loki_retension", "loki_retention"),
+        ("promtail_logfiles", "promtail_log_files"),
+        ("grafana_admin_pasword", "grafana_admin_password"),
+        ("platform_enviroment", "platform_environment"),
+        ("demo_app_port", "demo_app_http_port"),
+    ],
+)
+def test_a_misspelt_variable_is_found_and_the_right_one_suggested(misspelt: str, meant: str) -> None:
+    assert only_problem(**{misspelt: 1}) == f"{misspelt} is no variable of the platform; is {meant} meant?"
+
+
+def test_a_name_that_is_like_no_other_is_refused_all_the_same() -> None:
+    assert only_problem(loki_qqqqqqqqqqqq=1) == "loki_qqqqqqqqqqqq is no variable of the platform."
+
+
+def test_variables_of_others_are_none_of_our_business() -> None:
+    assert problems_of(asked(ansible_host="x", my_own="x", __loki_private="x", prometheus_port=1)) == []
+
+
+def test_every_role_contributes_its_names() -> None:
+    assert {known_names()[f"{role}_http_port"] for role in COMPONENTS} == set(COMPONENTS)
+    assert known_names()["platform_environment"] == "preflight"
+
+
+# --- The host ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("distribution", "version"),
+    [("Debian", "11.11"), ("Ubuntu", "20.04"), ("Ubuntu", "21.10"), ("CentOS", "9"), ("Debian", "n/a"), ("Debian", "")],
+)
+def test_an_unsupported_system_is_refused_and_the_supported_ones_are_named(distribution: str, version: str) -> None:
+    problem = only_problem(ansible_facts=facts(distribution=distribution, distribution_version=version))
+    assert problem.startswith(f"the host runs {distribution} {version}; supported are Debian from 12 on and Ubuntu")
+    assert "Upgrade it, or take it out of the inventory." in problem
+
+
+@pytest.mark.parametrize(
+    ("distribution", "version"),
+    [("Debian", "12"), ("Debian", "13.1"), ("Ubuntu", "22.04"), ("Ubuntu", "22.04.5"), ("Ubuntu", "24.10")],
+)
+def test_a_supported_system_is_welcome(distribution: str, version: str) -> None:
+    assert problems_of(asked(ansible_facts=facts(distribution=distribution, distribution_version=version))) == []
+
+
+@pytest.mark.parametrize(("systemd", "shown"), [({"version": 247}, "247"), ({"version": "248.3"}, "248"), ({}, "none")])
+def test_a_systemd_that_is_too_old_or_missing_is_refused(systemd: dict[str, Any], shown: str) -> None:
+    problem = only_problem(ansible_facts=facts(systemd=systemd))
+    assert problem == f"the host has systemd {shown}; at least 249 is needed. Upgrade the host."
+
+
+@pytest.mark.parametrize("minor", [6, 8])
+def test_a_python_that_is_too_old_is_refused(minor: int) -> None:
+    python = {"python": {"version": {"major": 3, "minor": minor}}, "python_version": f"3.{minor}.1"}
+    problem = only_problem(ansible_facts=facts(**python))
+    assert problem.startswith(f"the host's Python is 3.{minor}.1; at least 3.9 is needed.")
+    assert "ansible_python_interpreter" in problem
+
+
+def test_a_host_without_facts_has_problems_and_no_traceback() -> None:
+    assert len(problems_of(asked(ansible_facts={}))) == 3
+
+
+# --- Retention --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("period", ["forever", "31", "31 d", "", 31, "1d12h"])
+def test_a_retention_that_is_no_period_is_refused_with_an_example(period: Any) -> None:
+    problem = only_problem(platform_retention=period)
+    assert (
+        problem
+        == f"platform_retention is {period!r}, which is no period: write a number and h, d, w or y, such as 31d."
+    )
+
+
+@pytest.mark.parametrize("period", ["1h", "23h", "0d", "0w"])
+def test_a_retention_below_24_hours_is_refused(period: str) -> None:
+    for name in ("platform_retention", "loki_retention"):
+        assert only_problem(**{name: period}) == f"{name} is {period!r}: Loki keeps every line for 24h at least."
+
+
+@pytest.mark.parametrize("period", ["24h", "1d", "2w", "1y"])
+def test_a_retention_of_a_day_or_more_is_welcome(period: str) -> None:
+    assert problems_of(asked(platform_retention=period, loki_retention_by_level={"DEBUG": period})) == []
+
+
+def test_the_retention_of_each_level_is_looked_at() -> None:
+    problem = only_problem(loki_retention_by_level={"INFO": "7d", "DEBUG": "12h"})
+    assert problem.startswith("loki_retention_by_level['DEBUG'] is '12h': Loki keeps")
+
+
+# --- Ports and connections --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "port", "other"),
+    [
+        ("grafana_http_port", 3101, "loki_http_port"),
+        ("promtail_http_port", "9096", "loki_grpc_port"),
+        ("demo_app_http_port", 9080, "promtail_http_port"),
+        ("loki_grpc_port", 3101, "loki_http_port"),
+    ],
+)
+def test_two_services_of_a_host_on_one_port_are_both_named(name: str, port: Any, other: str) -> None:
+    problem = only_problem(**{name: port})
+    assert name in problem
+    assert other in problem
+    assert f"are both {port}; give each service of a host a port of its own." in problem
+
+
+def test_a_port_that_is_not_set_is_the_roles_own() -> None:
+    problem = only_problem(grafana_http_port=3101, loki_http_port=None)
+    assert problem.startswith("grafana_http_port and loki_http_port are both 3101;")
+
+
+def test_services_of_different_hosts_may_share_a_port() -> None:
+    assert problems_of(asked(group_names=["prod", "grafana"], grafana_http_port=3101)) == []
+
+
+@pytest.mark.parametrize(("component", "name"), [("promtail", "promtail_loki_url"), ("grafana", "grafana_loki_url")])
+def test_a_component_that_needs_loki_says_so_where_there_is_none(component: str, name: str) -> None:
+    assert only_problem(group_names=["prod", component], **{name: ""}) == (
+        f"the host is in the group {component}, but there is no Loki: put a host in the group loki, or set {name}."
+    )
+
+
+@pytest.mark.parametrize("address", ["logs.example.org", "localhost", "10.0.0.256"])
+def test_a_loki_for_several_hosts_needs_an_ip_address(address: str) -> None:
+    problem = only_problem(loki_http_listen_address=address)
+    assert problem.startswith(f"Loki can't listen on '{address}', which is no IP address. Set platform_address")
+    assert problems_of(asked(loki_http_listen_address=address, group_names=["prod", "promtail"])) == []
+
+
+@pytest.mark.parametrize("address", ["10.0.0.5", "127.0.0.1"])
+def test_an_ip_address_is_welcome(address: str) -> None:
+    assert problems_of(asked(loki_http_listen_address=address)) == []
+
+
+# --- Secrets ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("environment", ["staging", "prod"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("grafana_admin_password", "admin123"),
+        ("grafana_admin_password", "admin"),
+        ("grafana_admin_password", ""),
+        ("grafana_secret_key", "logstead-dev-only"),
+        ("grafana_secret_key", "SW2YcwTIb9zpOOhoPsMm"),
+        ("grafana_secret_key", ""),
+    ],
+)
+def test_a_secret_that_everybody_knows_is_refused_outside_of_dev(environment: str, name: str, value: str) -> None:
+    problem = only_problem(platform_environment=environment, **{name: value})
+    assert problem == (
+        f"{name} is not set, or is one that everybody knows. Set it in group_vars/{environment}/vault.yml; "
+        f"group_vars/{environment}/vault.yml.example says how."
+    )
+    assert problems_of(asked(platform_environment="dev", **{name: value})) == []
+
+
+@pytest.mark.parametrize("name", ["grafana_admin_password", "grafana_secret_key"])
+def test_a_secret_that_is_not_set_is_told_of_with_the_file_to_set_it_in(name: str) -> None:
+    assert any(f"{name} is not set" in text and "vault.yml" in text for text in problems_of(asked(**{name: None})))
+
+
+def test_a_host_without_grafana_needs_no_secrets_of_it() -> None:
+    groups = ["prod", "loki", "promtail", "demo_app"]
+    assert problems_of(asked(group_names=groups, grafana_admin_password=None, grafana_secret_key=None)) == []
+
+
+def test_no_problem_repeats_a_secret() -> None:
+    assert not any("admin123" in text for text in problems_of(asked(grafana_admin_password="admin123")))

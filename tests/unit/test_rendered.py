@@ -1,0 +1,221 @@
+"""The settings of every environment, rendered by a real play and judged by the real programs."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CACHE = Path(os.environ.get("LOGSTEAD_CACHE", Path.home() / ".cache/logstead"))
+ENVIRONMENTS = ("dev", "staging", "prod")
+ROLES = ("loki", "promtail", "grafana", "demo_app")
+# The roles' own tasks are left out by their tags; their defaults, variables, filters and argument specs are in force.
+PLAYBOOK = f"""
+- hosts: all
+  gather_facts: false
+  connection: local
+  roles: [{", ".join(ROLES)}]
+  tasks:
+    - tags: [render]
+      ansible.builtin.copy:
+        content: "{{{{ {{{", ".join(f"'{role}': __{role}_files" for role in ROLES)}}} | to_json }}}}"
+        dest: "{{{{ rendered_to }}}}"
+        mode: "0600"
+"""
+# What vault.yml would bring.
+SECRETS = {"grafana_admin_password": "a-password-of-our-own", "grafana_secret_key": "0123456789abcdef"}
+
+Files = dict[str, dict[str, dict[str, Any]]]  # by role and path
+
+
+def start_play(environment: str, folder: Path) -> subprocess.Popen[str]:
+    """Start a play that renders all files of an environment into a file of its name."""
+    playbook = folder / "render.yml"
+    playbook.write_text(PLAYBOOK)
+    variables = {
+        **SECRETS,
+        "rendered_to": str(folder / f"{environment}.json"),
+        "ansible_python_interpreter": sys.executable,
+    }
+    words = [
+        "-i",
+        f"inventories/{environment}",
+        "--tags",
+        "render",
+        "--extra-vars",
+        json.dumps(variables),
+        str(playbook),
+    ]
+    return subprocess.Popen(
+        ["ansible-playbook", *words],
+        cwd=REPOSITORY,
+        env={**os.environ, "ANSIBLE_ROLES_PATH": str(REPOSITORY / "roles")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Files]:
+    """The files of each environment."""
+    folder = tmp_path_factory.mktemp("rendered")
+    plays = {environment: start_play(environment, folder) for environment in ENVIRONMENTS}
+    found = {}
+    for environment, play in plays.items():
+        output, _ = play.communicate()
+        assert play.returncode == 0, output
+        by_role = json.loads((folder / f"{environment}.json").read_text())
+        found[environment] = {role: {entry["path"]: entry for entry in files} for role, files in by_role.items()}
+    return found
+
+
+@pytest.fixture(scope="module")
+def programs() -> Iterator[Path]:
+    """A folder with the pinned releases of Loki and Promtail, as /opt would hold them."""
+    architecture = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
+    versions = yaml.safe_load((REPOSITORY / "group_vars/all/versions.yml").read_text())
+    with tempfile.TemporaryDirectory(prefix="logstead-unit-") as folder:
+        for name in ("loki", "promtail"):
+            version = versions[f"{name}_version"]
+            releases = CACHE / "mirror/github.com/grafana/loki/releases/download"
+            archive = releases / f"v{version}" / f"{name}-linux-{architecture}.zip"
+            if not archive.is_file():
+                pytest.fail(f"{archive} isn't there: run `tests/mirror/mirror.py fill`")
+            path = Path(folder, name, version, name)
+            path.parent.mkdir(parents=True)
+            with zipfile.ZipFile(archive) as content:
+                content.extract(f"{name}-linux-{architecture}", path.parent)
+            (path.parent / f"{name}-linux-{architecture}").rename(path)
+            path.chmod(0o755)
+        yield Path(folder)
+
+
+def judge(entry: dict[str, Any], text: str, programs: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the file's own checks on a text, with the programs of this test instead of those in /opt."""
+    assert entry["validate"], f"nothing checks {entry['path']}"
+    path = folder / Path(entry["path"]).name
+    path.write_text(text)
+    for command in entry["validate"]:
+        words = [word.replace("%s", str(path)).replace("/opt/", f"{programs}/") for word in command.split()]
+        result = subprocess.run(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+        if result.returncode != 0:
+            break
+    return result
+
+
+def settings_of(rendered: dict[str, Files], environment: str, role: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the entry of a role's config.yml, and the settings in it."""
+    entry = rendered[environment][role][f"/etc/{role}/config.yml"]
+    settings: dict[str, Any] = yaml.safe_load(entry["content"])
+    return entry, settings
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+@pytest.mark.parametrize("role", ["loki", "promtail"])
+def test_the_program_accepts_the_settings_of_each_environment(
+    rendered: dict[str, Files], programs: Path, tmp_path: Path, environment: str, role: str
+) -> None:
+    entry, _ = settings_of(rendered, environment, role)
+    result = judge(entry, entry["content"], programs, tmp_path)
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize(
+    ("role", "section"),
+    [("loki", "limits_config"), ("promtail", "server")],
+)
+def test_the_program_refuses_a_misspelt_key_of_its_overrides(
+    rendered: dict[str, Files], programs: Path, tmp_path: Path, role: str, section: str
+) -> None:
+    entry, settings = settings_of(rendered, "dev", role)
+    settings[section]["max_query_serious"] = 777
+    result = judge(entry, yaml.safe_dump(settings, sort_keys=False), programs, tmp_path)
+    assert result.returncode != 0
+    assert "max_query_serious not found" in result.stdout
+
+
+def test_promtail_refuses_a_stage_that_does_not_exist(
+    rendered: dict[str, Files], programs: Path, tmp_path: Path
+) -> None:
+    entry, settings = settings_of(rendered, "dev", "promtail")
+    settings["scrape_configs"][0]["pipeline_stages"].append({"jsom": {}})
+    result = judge(entry, yaml.safe_dump(settings, sort_keys=False), programs, tmp_path)
+    assert result.returncode != 0
+    assert "jsom" in result.stdout
+
+
+@pytest.mark.parametrize(("environment", "retention"), [("dev", "168h"), ("staging", "336h"), ("prod", "744h")])
+def test_the_retention_of_an_environment_is_lokis(rendered: dict[str, Files], environment: str, retention: str) -> None:
+    limits = settings_of(rendered, environment, "loki")[1]["limits_config"]
+    assert limits["retention_period"] == retention
+    assert limits["max_query_lookback"] == retention
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_every_line_carries_its_environment_and_host(rendered: dict[str, Files], environment: str) -> None:
+    (client,) = settings_of(rendered, environment, "promtail")[1]["clients"]
+    assert client["external_labels"] == {"environment": environment, "host": f"logs.{environment}.example.org"}
+    assert client["url"] == "http://127.0.0.1:3101/loki/api/v1/push"
+
+
+@pytest.mark.parametrize(("environment", "level"), [("dev", "DEBUG"), ("staging", "INFO"), ("prod", "WARNING")])
+def test_applications_write_at_the_level_of_their_environment(
+    rendered: dict[str, Files], environment: str, level: str
+) -> None:
+    text = rendered[environment]["demo_app"]["/etc/demo-app/demo-app.env"]["content"]
+    assert f'DEMO_APP_LOG_LEVEL="{level}"\n' in text
+    assert f'DEMO_APP_ENVIRONMENT="{environment}"\n' in text
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_grafanas_settings_can_be_parsed_and_hold_no_secret(rendered: dict[str, Files], environment: str) -> None:
+    text = rendered[environment]["grafana"]["/etc/grafana/grafana.ini"]["content"]
+    ini = configparser.ConfigParser(interpolation=None)
+    ini.read_string(text)
+    assert ini.getint("server", "http_port") == 3100
+    assert ini.getboolean("auth.anonymous", "enabled") is False
+    assert ini["security"]["admin_password"] == "$__file{/etc/grafana/admin_password}"
+    assert not any(secret in text for secret in SECRETS.values())
+
+
+def test_grafana_reads_from_the_loki_of_its_inventory(rendered: dict[str, Files]) -> None:
+    path = "/etc/grafana/provisioning/datasources/logstead.yaml"
+    (source,) = yaml.safe_load(rendered["prod"]["grafana"][path]["content"])["datasources"]
+    assert (source["uid"], source["url"]) == ("loki", "http://127.0.0.1:3101")
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_every_text_that_can_be_read_says_who_wrote_it(rendered: dict[str, Files], environment: str) -> None:
+    for files in rendered[environment].values():
+        for path, entry in files.items():
+            if "secret" not in entry:
+                assert entry["content"].startswith("# Managed by logstead: changes made here are overwritten.\n"), path
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_no_file_of_settings_is_open_to_everybody(rendered: dict[str, Files], environment: str) -> None:
+    for files in rendered[environment].values():
+        for path, entry in files.items():
+            assert entry["mode"] == "0640", path
+            assert entry["group"] != "root", path

@@ -1,0 +1,312 @@
+"""The module systemd_app_service: what it decides, by a systemctl that only pretends."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from roles.systemd_app.library import systemd_app_service as module
+
+pytestmark = pytest.mark.usefixtures("systemd")
+
+UNIT = "toy.service"
+# `systemctl show` prints the properties; whatever else is asked of it is written down, and refused if the test says so.
+SYSTEMCTL = """#!/bin/sh
+cd "$(dirname "$0")"
+echo "$*" >> asked
+if [ -e refused ] && [ "$1" = "$(cat refused)" ]; then echo "refused by the test" >&2; exit 1; fi
+if [ "$1" = show ]; then cat properties; fi
+"""
+JOURNALCTL = """#!/bin/sh
+echo "2026-11-23 toy[1]: what is left of the journal of $2"
+"""
+
+
+class Systemd:
+    """The unit's properties, as systemctl shows them, and what was asked of systemctl."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.properties = {
+            "LoadState": "loaded",
+            "ActiveState": "active",
+            "UnitFileState": "enabled",
+            "NeedDaemonReload": "no",
+            "ExecMainStartTimestampMonotonic": "0",
+            "NRestarts": "0",
+            "Result": "success",
+        }
+        self.started(seconds_ago=60)
+        for name, text in (("systemctl", SYSTEMCTL), ("journalctl", JOURNALCTL)):
+            (folder / name).write_text(text)
+            (folder / name).chmod(0o755)
+
+    def has(self, **properties: str) -> None:
+        """Let the unit have other properties."""
+        self.properties |= properties
+        (self.folder / "properties").write_text("".join(f"{name}={text}\n" for name, text in self.properties.items()))
+
+    def started(self, seconds_ago: float) -> None:
+        """Let the unit's process have been started then."""
+        monotonic = time.clock_gettime(time.CLOCK_MONOTONIC) - seconds_ago
+        self.has(ExecMainStartTimestampMonotonic=str(int(monotonic * 1e6)))
+
+    def refuses(self, command: str) -> None:
+        """Let systemctl fail for one of its commands."""
+        (self.folder / "refused").write_text(command)
+
+    def asked(self) -> list[str]:
+        """Return what systemctl was asked to do, without the looking."""
+        lines = (self.folder / "asked").read_text().splitlines()
+        return [line for line in lines if not line.startswith("show ")]
+
+
+@pytest.fixture
+def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Systemd:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setattr(module, "POLL_SECONDS", 0)
+    return Systemd(folder)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> str:
+    """A file that the process reads when it starts; it was put in place just now."""
+    path = tmp_path / "config.yml"
+    path.write_text("key: value\n")
+    return str(path)
+
+
+class Answers:
+    """What a service answers, one after the other; the last one again and again."""
+
+    def __init__(self) -> None:
+        self.all: list[tuple[int, str]] = [(200, "ready\n")]
+        self.asked = 0
+        answers = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                status, body = answers.all[min(answers.asked, len(answers.all) - 1)]
+                answers.asked += 1
+                if status:
+                    self.send_response(status)
+                    self.end_headers()
+                self.wfile.write(body.encode())
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/ready"
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+
+@pytest.fixture
+def service() -> Iterator[Answers]:
+    answers = Answers()
+    yield answers
+    answers.server.shutdown()
+    answers.server.server_close()
+
+
+# --- What has to be done ----------------------------------------------------------------------------------------------
+
+
+def test_a_service_that_runs_what_is_on_disk_is_left_alone(systemd: Systemd, settings: str) -> None:
+    systemd.started(seconds_ago=-1)
+    assert module.needed_actions(UNIT, [settings], restart=False) == []
+
+
+def test_a_unit_that_systemd_does_not_know_is_loaded_enabled_and_started(systemd: Systemd, settings: str) -> None:
+    systemd.has(LoadState="not-found", ActiveState="inactive", UnitFileState="", ExecMainStartTimestampMonotonic="0")
+    assert module.needed_actions(UNIT, [settings], restart=False) == ["reload", "enable", "start"]
+
+
+@pytest.mark.parametrize("state", ["disabled", "static", "linked", "enabled-runtime", "masked"])
+def test_a_unit_that_would_not_come_back_at_boot_is_enabled(systemd: Systemd, state: str) -> None:
+    systemd.has(UnitFileState=state)
+    assert module.needed_actions(UNIT, [], restart=False) == ["enable"]
+
+
+@pytest.mark.parametrize("state", ["inactive", "failed", "activating", "deactivating"])
+def test_a_service_that_does_not_run_is_started(systemd: Systemd, settings: str, state: str) -> None:
+    systemd.has(ActiveState=state)
+    assert module.needed_actions(UNIT, [settings], restart=True) == ["start"]
+
+
+def test_a_unit_file_that_systemd_has_not_read_yet_is_read(systemd: Systemd) -> None:
+    systemd.has(NeedDaemonReload="yes")
+    assert module.needed_actions(UNIT, [], restart=False) == ["reload"]
+
+
+def test_a_process_older_than_one_of_its_files_is_restarted(settings: str) -> None:
+    assert module.needed_actions(UNIT, ["/etc/passwd", settings], restart=False) == ["restart"]
+
+
+def test_a_process_older_than_the_link_to_its_release_is_restarted(tmp_path: Path) -> None:
+    link = tmp_path / "current"
+    link.symlink_to("/etc")
+    assert module.needed_actions(UNIT, [str(link)], restart=False) == ["restart"]
+
+
+def test_what_counts_is_when_a_file_was_put_in_place_and_not_its_own_date(settings: str) -> None:
+    os.utime(settings, (1, 1))
+    assert module.needed_actions(UNIT, [settings], restart=False) == ["restart"]
+
+
+def test_a_file_that_is_not_there_asks_for_nothing() -> None:
+    assert module.needed_actions(UNIT, ["/no/such/file"], restart=False) == []
+
+
+def test_a_restart_that_is_asked_for_happens(systemd: Systemd) -> None:
+    systemd.started(seconds_ago=-1)
+    assert module.needed_actions(UNIT, [], restart=True) == ["restart"]
+
+
+# --- How it is done ---------------------------------------------------------------------------------------------------
+
+
+def test_a_start_gives_a_unit_that_gave_up_a_fresh_count_of_tries(systemd: Systemd) -> None:
+    module.carry_out(UNIT, "start")
+    assert systemd.asked() == [f"reset-failed {UNIT}", f"restart {UNIT}"]
+
+
+def test_a_start_that_fails_is_told_of_with_the_end_of_the_journal(systemd: Systemd) -> None:
+    systemd.refuses("restart")
+    with pytest.raises(module.ServiceError) as raised:
+        module.carry_out(UNIT, "restart")
+    assert "`systemctl restart toy.service` failed: refused by the test" in str(raised.value)
+    assert "what is left of the journal of toy.service" in str(raised.value)
+
+
+# --- Ready ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_service_that_answers_as_it_should_is_ready(service: Answers) -> None:
+    module.wait_until_ready(UNIT, service.url, "^ready", timeout=0)
+    assert service.asked == 1
+
+
+def test_a_service_is_asked_until_it_is_ready(service: Answers) -> None:
+    service.all = [(503, "Ingester not ready"), (200, "still starting"), (200, "ready\n")]
+    module.wait_until_ready(UNIT, service.url, "^ready", timeout=30)
+    assert service.asked == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "shown"),
+    [
+        (200, "<title>Another program</title>", "Another program"),
+        (200, "not ready", "not ready"),
+        (503, "ready", "503: ready"),
+        (404, "ready", "404: ready"),
+        (0, "ready", "no answer"),
+        (0, "SSH-2.0-OpenSSH_9.2\r\n", "no answer"),
+    ],
+)
+def test_what_answers_something_else_is_not_ready(
+    service: Answers,
+    status: int,
+    body: str,
+    shown: str,
+) -> None:
+    service.all = [(status, body)]
+    with pytest.raises(module.ServiceError) as raised:
+        module.wait_until_ready(UNIT, service.url, "^ready", timeout=0)
+    assert f"toy.service is not ready after 0 s: {service.url} should answer /^ready/" in str(raised.value)
+    assert shown in str(raised.value)
+    assert "what is left of the journal of toy.service" in str(raised.value)
+
+
+def test_no_answer_is_not_ready_whatever_is_looked_for(service: Answers) -> None:
+    service.server.shutdown()
+    service.server.server_close()
+    with pytest.raises(module.ServiceError, match="no answer"):
+        module.wait_until_ready(UNIT, service.url, "answer|refused|", timeout=0)
+
+
+def test_a_unit_that_has_failed_is_told_of_at_once(systemd: Systemd, service: Answers) -> None:
+    service.all = [(503, "")]
+    systemd.has(ActiveState="failed", Result="exit-code")
+    with pytest.raises(module.ServiceError, match=r"toy.service keeps ending \(result: exit-code\).*\n.*what is left"):
+        module.wait_until_ready(UNIT, service.url, "^ready", timeout=10)
+
+
+def test_a_unit_that_restarts_by_itself_again_and_again_is_told_of_early(
+    systemd: Systemd, service: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.all = [(503, "")]
+    monkeypatch.setattr("time.sleep", lambda _: systemd.has(NRestarts=str(int(systemd.properties["NRestarts"]) + 1)))
+    with pytest.raises(module.ServiceError, match="keeps ending"):
+        module.wait_until_ready(UNIT, service.url, "^ready", timeout=10)
+    assert service.asked == 4
+
+
+def test_restarts_of_earlier_days_do_not_count_as_failing_now(systemd: Systemd, service: Answers) -> None:
+    systemd.has(NRestarts="17")
+    service.all = [(503, "busy"), (200, "ready")]
+    module.wait_until_ready(UNIT, service.url, "^ready", timeout=30)
+
+
+# --- The module as a whole --------------------------------------------------------------------------------------------
+
+
+def run_main(
+    service: Answers, capsys: pytest.CaptureFixture[str], check_mode: bool = False, **parameters: Any
+) -> dict[str, Any]:
+    """Run the module as Ansible does; return its result."""
+    given = {"name": "toy", "ready_url": service.url, "ready_body": "^ready", "timeout": 0, **parameters}
+    with patch_module_args({**given, "_ansible_check_mode": check_mode}), pytest.raises(SystemExit):
+        module.main()
+    result: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return result
+
+
+def test_a_run_does_what_is_needed_in_order_and_says_so(
+    systemd: Systemd, service: Answers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    systemd.has(LoadState="not-found", ActiveState="inactive", UnitFileState="")
+    result = run_main(service, capsys)
+    assert (result["changed"], result["actions"]) == (True, ["reload", "enable", "start"])
+    assert systemd.asked() == ["daemon-reload", f"enable {UNIT}", f"reset-failed {UNIT}", f"restart {UNIT}"]
+
+
+def test_a_run_with_nothing_to_do_still_asks_whether_the_service_is_ready(
+    systemd: Systemd, service: Answers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = run_main(service, capsys)
+    assert (result["changed"], result["actions"], systemd.asked(), service.asked) == (False, [], [], 1)
+    service.all = [(500, "broken")]
+    assert run_main(service, capsys)["failed"] is True
+
+
+def test_check_mode_says_what_would_be_done_and_does_nothing(
+    systemd: Systemd, service: Answers, settings: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = run_main(service, capsys, check_mode=True, reads=[settings])
+    assert (result["changed"], result["actions"]) == (True, ["restart"])
+    assert (systemd.asked(), service.asked) == ([], 0)
+
+
+def test_a_systemctl_that_fails_ends_the_run_with_its_words(
+    systemd: Systemd, service: Answers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    systemd.refuses("enable")
+    systemd.has(UnitFileState="disabled")
+    result = run_main(service, capsys)
+    assert result["failed"] is True
+    assert result["msg"] == "`systemctl enable toy.service` failed: refused by the test"
