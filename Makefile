@@ -21,20 +21,25 @@ $(VENV)/ready:
 	tests/install_requirements.sh $(VENV)
 	@touch $@
 
+# Where editors and manage.sh look for the environment.
+.PHONY: tools
+tools: $(VENV)/ready
+	@ln -sfn $(VENV) .venv
+
 .PHONY: mirror
-mirror: $(VENV)/ready
+mirror: tools
 	python tests/mirror/mirror.py fill --for tests
 
 .PHONY: demo
-demo: $(VENV)/ready ## Boot a local host, install the platform on it, and prove that it works
+demo: tools ## Boot a local host, install the platform on it, and prove that it works
 	python tests/demo/demo.py
 
 .PHONY: demo-clean
-demo-clean: $(VENV)/ready ## Remove what `make demo` has made
+demo-clean: tools ## Remove what `make demo` has made
 	python tests/hosts/hosts.py down inventories/demo
 
 .PHONY: lint
-lint: $(VENV)/ready ## Look at all code without running it (under a minute)
+lint: tools ## Look at all code without running it (under a minute)
 	yamllint --strict .
 	ruff check $(PYTHON_FILES)
 	ruff format --check $(PYTHON_FILES)
@@ -42,7 +47,7 @@ lint: $(VENV)/ready ## Look at all code without running it (under a minute)
 	ansible-lint --offline
 
 .PHONY: test-unit
-test-unit: $(VENV)/ready mirror ## Run the tests that need no host (about a minute)
+test-unit: mirror ## Run the tests that need no host (about a minute)
 	pytest demo_app/tests tests/unit
 
 .PHONY: test
@@ -58,11 +63,11 @@ bench: mirror ## Measure; see tests/bench/
 	python tests/bench/no_change_run.py
 
 .PHONY: docs
-docs: $(VENV)/ready ## Write the roles' READMEs anew from their argument_specs
+docs: tools ## Write the roles' READMEs anew from their argument_specs
 	for role in roles/*/; do aar-doc $$role markdown; done
 
 .PHONY: lock
-lock: $(VENV)/ready ## Pin the newest versions of all Python packages
+lock: tools ## Pin the newest versions of all Python packages
 	for list in controller dev; do uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-emit-index-url --upgrade requirements/$$list.in --output-file requirements/$$list.txt; done
 

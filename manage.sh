@@ -120,6 +120,8 @@ else
     inventories=(--inventory "inventories/$environment")
 fi
 [[ -z $component ]] || options+=(--extra-vars "component=$component")
+# The Makefile's environment, where there is one and no other is active.
+command -v ansible-playbook >/dev/null || PATH="$here/.venv/bin:$PATH"
 command -v ansible-playbook >/dev/null || refuse "ansible-playbook is not on the PATH; install requirements/controller.txt"
 
 cd -- "$here"

@@ -282,3 +282,17 @@ def test_a_host_without_grafana_needs_no_secrets_of_it() -> None:
 
 def test_no_problem_repeats_a_secret() -> None:
     assert not any("admin123" in text for text in problems_of(asked(grafana_admin_password="admin123")))
+
+
+def test_a_second_store_would_be_no_cluster_and_is_refused() -> None:
+    problem = only_problem(groups={"loki": ["a", "b"]})
+    assert "the group loki has 2 hosts (a, b)" in problem
+    assert "Keep one host in it" in problem
+
+
+def test_the_demo_app_needs_a_newer_python_than_the_platform() -> None:
+    old = {**facts(), "python": {"version": {"major": 3, "minor": 10}}, "python_version": "3.10.12"}
+    problem = only_problem(ansible_facts=old)
+    assert "the demo app needs Python 3.11" in problem
+    assert "demo_app_python" in problem
+    assert problems_of(asked(ansible_facts=old, demo_app_python="/opt/python/bin/python3")) == []

@@ -27,6 +27,7 @@ COMPONENTS = ("loki", "promtail", "grafana", "demo_app")
 OLDEST_RELEASE = {"Debian": 12, "Ubuntu": 22.04}
 OLDEST_SYSTEMD = 249  # Ubuntu 22.04
 OLDEST_PYTHON = (3, 9)  # what ansible-core 2.19 and the modules need
+OLDEST_PYTHON_OF_APP = (3, 11)
 PERIOD = re.compile(r"(\d+)([hdwy])")
 PUBLIC_SECRETS = {
     "grafana_admin_password": ("", "admin", "admin123", "password", "changeme"),
@@ -86,6 +87,13 @@ def check_host(asked: Variables) -> Problems:
             f"the host's Python is {facts.get('python_version', 'unknown')}; at least {OLDEST_PYTHON[0]}."
             f"{OLDEST_PYTHON[1]} is needed. Install a newer one and name it in ansible_python_interpreter."
         )
+    elif (version["major"], version["minor"]) < OLDEST_PYTHON_OF_APP and "demo_app" in asked["group_names"]:
+        if "demo_app_python" not in asked:
+            yield (
+                f"the demo app needs Python {OLDEST_PYTHON_OF_APP[0]}.{OLDEST_PYTHON_OF_APP[1]}, and the host's is "
+                f"{facts.get('python_version', 'older')}. Install a newer one and name it in demo_app_python, or take the "
+                "host out of the group demo_app."
+            )
 
 
 def check_periods(asked: Variables) -> Problems:
@@ -118,7 +126,13 @@ def check_ports(asked: Variables) -> Problems:
 
 
 def check_connections(asked: Variables) -> Problems:
-    """Find a service without the one it needs."""
+    """Find a service without the one it needs, or with one too many."""
+    stores = asked.get("groups", {}).get("loki", [])
+    if "loki" in asked["group_names"] and len(stores) > 1:
+        yield (
+            f"the group loki has {len(stores)} hosts ({', '.join(stores)}), but they would be no cluster: lines would be sent "
+            "to the first alone. Keep one host in it."
+        )
     for component, name in (("promtail", "promtail_loki_url"), ("grafana", "grafana_loki_url")):
         if component in asked["group_names"] and not asked.get(name):
             yield (
@@ -176,7 +190,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         result: dict[str, Any] = super().run(tmp, task_vars)
         variables = task_vars or {}
         prefixes = tuple(f"{role}_" for role in (*COMPONENTS, "platform"))
-        asked: dict[str, Any] = {name: variables[name] for name in ("ansible_facts", "group_names")}
+        asked: dict[str, Any] = {name: variables[name] for name in ("ansible_facts", "group_names", "groups")}
         undefined = []
         for name in variables:
             if str(name).startswith(prefixes):
