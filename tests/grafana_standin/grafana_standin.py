@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import hmac
 import json
+import mmap
 import os
 import re
 import secrets
@@ -906,6 +907,8 @@ class Request(BaseHTTPRequestHandler):
 
 def serve(settings: Settings) -> None:
     """Run the server until SIGTERM."""
+    # A genuine one compiles at run time; a unit that forbids it has to be found out here as well.
+    mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC).close()
     if "file" in settings.get("log", "mode").split():
         settings.path("logs").mkdir(parents=True, exist_ok=True)
         LOG.files.append((settings.path("logs") / "grafana.log").open("a", encoding="utf-8"))

@@ -87,6 +87,7 @@ def test_calls_nobody_and_keeps_its_secrets(host: Any) -> None:
         "reporting_enabled = false",
         "check_for_updates = false",
         "preinstall_disabled = true",
+        "public_key_retrieval_disabled = true",
         "default_theme = light",
     ):
         assert line in settings.splitlines()

@@ -87,13 +87,16 @@ def check_host(asked: Variables) -> Problems:
             f"the host's Python is {facts.get('python_version', 'unknown')}; at least {OLDEST_PYTHON[0]}."
             f"{OLDEST_PYTHON[1]} is needed. Install a newer one and name it in ansible_python_interpreter."
         )
-    elif (version["major"], version["minor"]) < OLDEST_PYTHON_OF_APP and "demo_app" in asked["group_names"]:
-        if "demo_app_python" not in asked:
-            yield (
-                f"the demo app needs Python {OLDEST_PYTHON_OF_APP[0]}.{OLDEST_PYTHON_OF_APP[1]}, and the host's is "
-                f"{facts.get('python_version', 'older')}. Install a newer one and name it in demo_app_python, or take the "
-                "host out of the group demo_app."
-            )
+    elif (
+        (version["major"], version["minor"]) < OLDEST_PYTHON_OF_APP
+        and "demo_app" in asked["group_names"]
+        and "demo_app_python" not in asked
+    ):
+        yield (
+            f"the demo app needs Python {OLDEST_PYTHON_OF_APP[0]}.{OLDEST_PYTHON_OF_APP[1]}, and the host's is "
+            f"{facts.get('python_version', 'older')}. Install a newer one and name it in demo_app_python, or take the "
+            "host out of the group demo_app."
+        )
 
 
 def check_periods(asked: Variables) -> Problems:
@@ -130,8 +133,8 @@ def check_connections(asked: Variables) -> Problems:
     stores = asked.get("groups", {}).get("loki", [])
     if "loki" in asked["group_names"] and len(stores) > 1:
         yield (
-            f"the group loki has {len(stores)} hosts ({', '.join(stores)}), but they would be no cluster: lines would be sent "
-            "to the first alone. Keep one host in it."
+            f"the group loki has {len(stores)} hosts ({', '.join(stores)}), but they would be no cluster: lines would "
+            "be sent to the first alone. Keep one host in it."
         )
     for component, name in (("promtail", "promtail_loki_url"), ("grafana", "grafana_loki_url")):
         if component in asked["group_names"] and not asked.get(name):
