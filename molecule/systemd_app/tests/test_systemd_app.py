@@ -117,7 +117,7 @@ def test_what_an_interrupted_run_left_undone_is_done_by_the_next(restored: Hosts
     # The wanted text is there, the process is older: the run ended between the files and the restart.
     restored.check_output("cp -a /etc/toy/toy.conf /etc/toy/new && mv /etc/toy/new /etc/toy/toy.conf")
     # It ended while it unpacked.
-    restored.check_output("mkdir -p /opt/toy/.unpack-x /opt/toy/2.0 && touch /opt/toy/2.0/half")
+    restored.check_output("rm -rf /opt/toy/2.0; mkdir -p /opt/toy/.unpack-x /opt/toy/2.0 && touch /opt/toy/2.0/half")
     converge()
     assert not set(restored.ask(process)) & set(ran)
     converge(toy_version="2.0")
