@@ -62,13 +62,18 @@ test-scenario: mirror ## Run one scenario: make test-scenario NAME=loki
 bench: mirror ## Measure; see tests/bench/
 	python tests/bench/no_change_run.py
 
+.PHONY: vault-init
+vault-init: tools ## Make an environment's vault with random secrets: make vault-init ENV=prod
+	@python playbooks/vault_init.py "$(ENV)"
+
 .PHONY: docs
-docs: tools ## Write the roles' READMEs anew from their argument_specs
+docs: tools ## Write the roles' READMEs and the table of environments anew from what they are made of
 	for role in roles/*/; do aar-doc $$role markdown; done
+	python tests/docs/environments.py
 
 .PHONY: lock
 lock: tools ## Pin the newest versions of all Python packages
-	for list in controller dev; do uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	for list in controller dev bench; do uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-emit-index-url --upgrade requirements/$$list.in --output-file requirements/$$list.txt; done
 
 .PHONY: clean

@@ -199,6 +199,13 @@ def test_the_retention_of_each_level_is_looked_at() -> None:
     assert problem.startswith("loki_retention_by_level['DEBUG'] is '12h': Loki keeps")
 
 
+def test_a_retention_of_an_unknown_level_is_refused_and_the_known_ones_are_named() -> None:
+    problem = only_problem(loki_retention_by_level={"WARN": "7d"})
+    assert problem == (
+        "loki_retention_by_level has the unknown level WARN; levels are DEBUG, INFO, WARNING, ERROR, CRITICAL."
+    )
+
+
 # --- Ports and connections --------------------------------------------------------------------------------------------
 
 
@@ -264,8 +271,8 @@ def test_an_ip_address_is_welcome(address: str) -> None:
 def test_a_secret_that_everybody_knows_is_refused_outside_of_dev(environment: str, name: str, value: str) -> None:
     problem = only_problem(platform_environment=environment, **{name: value})
     assert problem == (
-        f"{name} is not set, or is one that everybody knows. Set it in group_vars/{environment}/vault.yml; "
-        f"group_vars/{environment}/vault.yml.example says how."
+        f"{name} is not set, or is one that everybody knows. Set it in group_vars/{environment}/vault.yml: "
+        f"`make vault-init ENV={environment}` makes that with random secrets."
     )
     assert problems_of(asked(platform_environment="dev", **{name: value})) == []
 

@@ -167,9 +167,41 @@ def test_promtail_refuses_a_stage_that_does_not_exist(
 
 @pytest.mark.parametrize(("environment", "retention"), [("dev", "168h"), ("staging", "336h"), ("prod", "744h")])
 def test_the_retention_of_an_environment_is_lokis(rendered: dict[str, Files], environment: str, retention: str) -> None:
-    limits = settings_of(rendered, environment, "loki")[1]["limits_config"]
+    settings = settings_of(rendered, environment, "loki")[1]
+    limits, compactor = settings["limits_config"], settings["compactor"]
     assert limits["retention_period"] == retention
-    assert limits["max_query_lookback"] == retention
+    by_level = [rule["period"] for rule in limits["retention_stream"]]
+    assert limits["max_query_lookback"] == max([retention, *by_level], key=lambda period: int(period.rstrip("h")))
+    assert (compactor["retention_enabled"], compactor["delete_request_store"]) == (True, "filesystem")
+    assert limits["deletion_mode"] == "filter-and-delete"
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_the_record_of_the_retention_is_written_after_the_settings_and_restarts_nothing(
+    rendered: dict[str, Files], environment: str
+) -> None:
+    files = rendered[environment]["loki"]
+    paths = list(files)
+    assert paths.index("/etc/loki/retention.json") > paths.index("/etc/loki/config.yml")
+    assert files["/etc/loki/retention.json"]["restart"] is False
+    hours = json.loads(files["/etc/loki/retention.json"]["content"].partition("\n")[2])
+    limits = settings_of(rendered, environment, "loki")[1]["limits_config"]
+    assert f"{hours.pop('other')}h" == limits["retention_period"]
+    assert {f'{{level="{level}"}}': f"{period}h" for level, period in hours.items()} == {
+        rule["selector"]: rule["period"] for rule in limits["retention_stream"]
+    }
+
+
+def test_what_an_environment_samples_reaches_promtail(rendered: dict[str, Files]) -> None:
+    found = {}
+    for config in settings_of(rendered, "prod", "promtail")[1]["scrape_configs"]:
+        matches = [stage["match"] for stage in config["pipeline_stages"] if "match" in stage]
+        found[config["job_name"]] = {match["selector"]: match["stages"][0]["sampling"]["rate"] for match in matches}
+    assert found == {
+        "/var/log/demo-app/app.log": {'{level="DEBUG"}': 0.1, '{level="INFO"}': 0.5},
+        "/var/log/demo-app/access.log": {'{level="DEBUG"}': 0.1, '{level="INFO"}': 0.5},
+        "journal": {'{level="DEBUG"}': 0.1},
+    }
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)

@@ -24,11 +24,15 @@ Problems = Iterable[str]
 ROLES = Path(__file__).parents[2]
 # Each group of hosts runs the role of the same name.
 COMPONENTS = ("loki", "promtail", "grafana", "demo_app")
+# These run on the hosts of several groups.
+COMMON = {"logrotate": ("demo_app", "promtail")}
 OLDEST_RELEASE = {"Debian": 12, "Ubuntu": 22.04}
 OLDEST_SYSTEMD = 249  # Ubuntu 22.04
 OLDEST_PYTHON = (3, 9)  # what ansible-core 2.19 and the modules need
 OLDEST_PYTHON_OF_APP = (3, 11)
 PERIOD = re.compile(r"(\d+)([hdwy])")
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+SAMPLED_LEVELS = ("DEBUG", "INFO")
 PUBLIC_SECRETS = {
     "grafana_admin_password": ("", "admin", "admin123", "password", "changeme"),
     "grafana_secret_key": ("", "logstead-dev-only", "SW2YcwTIb9zpOOhoPsMm"),
@@ -51,7 +55,7 @@ def known_names() -> dict[str, str]:
 
 def check_names(asked: Variables) -> Problems:
     """Find variables that look like ours and that nothing reads."""
-    prefixes = tuple(f"{role}_" for role in (*COMPONENTS, "platform"))
+    prefixes = tuple(f"{role}_" for role in (*COMPONENTS, *COMMON, "platform"))
     for name in asked:
         if name.startswith(prefixes) and name not in known_names():
             close = difflib.get_close_matches(name, known_names(), n=1)
@@ -60,7 +64,9 @@ def check_names(asked: Variables) -> Problems:
 
 def check_values(asked: Variables) -> Problems:
     """Hold every value against the specification of its role."""
-    for role in ("preflight", *(component for component in COMPONENTS if component in asked["group_names"])):
+    groups = set(asked["group_names"])
+    common = (role for role, hosts in COMMON.items() if groups.intersection(hosts))
+    for role in ("preflight", *(component for component in COMPONENTS if component in groups), *common):
         options = options_of(role)
         given = {name: asked[name] for name in options if name in asked}
         for message in ArgumentSpecValidator(options).validate(given).error_messages:
@@ -105,12 +111,36 @@ def check_periods(asked: Variables) -> Problems:
     levels = asked.get("loki_retention_by_level")
     if isinstance(levels, Mapping):
         periods |= {f"loki_retention_by_level['{level}']": period for level, period in levels.items()}
+        for level in set(levels) - set(LEVELS):
+            yield f"loki_retention_by_level has the unknown level {level}; levels are {', '.join(LEVELS)}."
     for name, period in periods.items():
         match = PERIOD.fullmatch(str(period))
         if period is not None and not match:
             yield f"{name} is {period!r}, which is no period: write a number and h, d, w or y, such as 31d."
         elif match and int(match[1]) < (24 if match[2] == "h" else 1):
             yield f"{name} is {period!r}: Loki keeps every line for 24h at least."
+
+
+def check_sampling(asked: Variables) -> Problems:
+    """Find shares that Promtail's filters would refuse only later, and jobs that no line has."""
+    by_job = asked.get("promtail_sampling")
+    entries = [entry for entry in asked.get("promtail_log_files") or [] if isinstance(entry, Mapping)]
+    shares = {f"promtail_log_files: {entry.get('path')}": entry.get("sampling") or {} for entry in entries}
+    if isinstance(by_job, Mapping) and "promtail" in asked["group_names"]:
+        jobs = {str(entry.get("job")) for entry in entries} | {"systemd-journal"}
+        for job in set(by_job) - jobs:
+            yield f"promtail_sampling names the job {job}, which no file has; jobs are {', '.join(sorted(jobs))}."
+        shares |= {f"promtail_sampling: {job}": levels for job, levels in by_job.items()}
+    for name, levels in shares.items():
+        if not isinstance(levels, Mapping):
+            yield f"{name} has no shares by level; write such as {{DEBUG: 0.1}}."
+            continue
+        for level, share in levels.items():
+            if level not in SAMPLED_LEVELS:
+                only = " and ".join(SAMPLED_LEVELS)
+                yield f"{name} would sample {level}; only {only} can be, so that no error is lost."
+            elif isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
+                yield f"{name} keeps {share!r} of {level}; a share is more than 0 and at most 1."
 
 
 def check_ports(asked: Variables) -> Problems:
@@ -161,8 +191,8 @@ def check_secrets(asked: Variables) -> Problems:
     for name, public in PUBLIC_SECRETS.items():
         if str(asked.get(name) or "") in public:
             yield (
-                f"{name} is not set, or is one that everybody knows. Set it in group_vars/{environment}/vault.yml; "
-                f"group_vars/{environment}/vault.yml.example says how."
+                f"{name} is not set, or is one that everybody knows. Set it in group_vars/{environment}/vault.yml: "
+                f"`make vault-init ENV={environment}` makes that with random secrets."
             )
 
 
@@ -171,6 +201,7 @@ CHECKS: tuple[Callable[[Variables], Problems], ...] = (
     check_values,
     check_host,
     check_periods,
+    check_sampling,
     check_ports,
     check_connections,
     check_secrets,
@@ -192,7 +223,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Run the checks on the host's variables."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         variables = task_vars or {}
-        prefixes = tuple(f"{role}_" for role in (*COMPONENTS, "platform"))
+        prefixes = tuple(f"{role}_" for role in (*COMPONENTS, *COMMON, "platform"))
         asked: dict[str, Any] = {name: variables[name] for name in ("ansible_facts", "group_names", "groups")}
         undefined = []
         for name in variables:

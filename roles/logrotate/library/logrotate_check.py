@@ -1,0 +1,180 @@
+#!/usr/bin/python
+# Copyright (c) logstead contributors
+# SPDX-License-Identifier: MIT
+"""Ansible module: refuse rules for logrotate that claim another rule's log, or that logrotate doesn't take."""
+
+from __future__ import annotations
+
+import glob
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
+from functools import cache
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: logrotate_check
+short_description: Refuse rules for logrotate that claim a log which another rule has, or that logrotate doesn't take
+description:
+  - It changes nothing. logrotate itself finds two claims only for files that are there, and only within one run.
+options:
+  claims:
+    description: The rules.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name: {description: Name of the rule., type: str, required: true}
+      paths: {description: Its paths; they may have wildcards., type: list, elements: str, required: true}
+  config: {description: The rules in logrotate's format., type: str, required: true}
+  others:
+    description: Files, with wildcards, in which others have their rules.
+    type: list
+    elements: str
+    default: [/etc/logrotate.conf, /etc/logrotate.d/*]
+author: [logstead contributors]
+"""
+
+RETURN = "{}"
+
+LOGROTATE = "/usr/sbin/logrotate"
+# What logrotate leaves out of a folder that it reads.
+IGNORED = (".dpkg-", ".disabled", ".ucf-", ".rpm", "~", ".bak", ".swp", ".old", ".orig", ".cfsaved")
+SCRIPTS = ("prerotate", "postrotate", "firstaction", "lastaction", "preremove")
+# In a check run the users, which other roles make, may not be there yet.
+UNKNOWN_OWNER = re.compile(r"unknown (user|group)")
+
+
+def paths_in(text: str) -> Iterator[str]:
+    """Yield the paths that logrotate's rules claim."""
+    in_script, in_rule, heads = False, False, ""
+    for line in (line.strip() for line in text.splitlines()):
+        if not line or line.startswith("#"):
+            continue
+        if in_script:
+            in_script = line != "endscript"
+        elif in_rule:
+            in_script = line.split()[0] in SCRIPTS
+            in_rule = not line.startswith("}")
+        elif "{" in line or line.startswith(("/", '"', "'")):
+            head, brace, rest = line.partition("{")
+            heads += f" {head}"
+            if brace:
+                for quoted, plain in re.findall(r"[\"']([^\"']+)[\"']|([^\s\"']+)", heads):
+                    yield quoted or plain
+                heads, in_rule = "", "}" not in rest
+
+
+def elements_of(pattern: str) -> tuple[str, ...]:
+    """Split one name's pattern into what matches one character each, and stars."""
+    return tuple(re.findall(r"\[[!^]?\]?[^\]]*\]|.", pattern))
+
+
+@cache
+def names_meet(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Tell whether some name matches both patterns."""
+    if not one or not other:
+        return all(element == "*" for element in one + other)
+    if one[0] == "*":
+        return names_meet(one[1:], other) or names_meet(one, other[1:])
+    if other[0] == "*":
+        return names_meet(other, one)
+    return characters_meet(one[0], other[0]) and names_meet(one[1:], other[1:])
+
+
+def characters_meet(one: str, other: str) -> bool:
+    """Tell whether some character matches both; two classes are taken to."""
+    if len(one) > 1 and len(other) > 1:
+        return True
+    if len(other) > 1 or other == "?":
+        one, other = other, one
+    return one == "?" or fnmatchcase(other, one.replace("[^", "[!"))
+
+
+def paths_meet(one: str, other: str) -> bool:
+    """Tell whether some path matches both patterns: a wildcard never matches a slash."""
+    parts, others = one.split("/"), other.split("/")
+    return len(parts) == len(others) and all(names_meet(elements_of(a), elements_of(b)) for a, b in zip(parts, others))
+
+
+def rules_of_others(patterns: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield the paths that others claim, each with the file that says so."""
+    for name in sorted({name for pattern in patterns for name in glob.glob(pattern)}):
+        if Path(name).is_file() and not any(word in Path(name).name for word in IGNORED):
+            for path in paths_in(Path(name).read_text(errors="replace")):
+                yield path, name
+
+
+def double_claims(claims: list[dict[str, Any]], others: Iterable[str]) -> Iterator[str]:
+    """Yield a sentence for each two claims on one log."""
+    own = [(str(path), f"rule {claim['name']}") for claim in claims for path in claim["paths"]]
+    for (path, rule), (other_path, other_rule) in combinations(own, 2):
+        if paths_meet(path, other_path):
+            yield f"{path} of {rule} and {other_path} of {other_rule} are both rules for one log."
+    for path, rule in own:
+        for other_path, file in rules_of_others(others):
+            if paths_meet(path, other_path):
+                yield f"{path} of {rule} and {other_path} in {file} are both rules for one log."
+
+
+def refusals(config: str) -> list[str]:
+    """Return what logrotate has against the rules. For some of it, it only warns, and leaves out the line."""
+    with tempfile.TemporaryDirectory(prefix="logrotate-check-") as folder:
+        staged = Path(folder, "logrotate.conf")
+        staged.write_text(config)
+        staged.chmod(0o644)  # logrotate doesn't read what others may write
+        command = [LOGROTATE, "--debug", "--state", f"{folder}/status", str(staged)]
+        result = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False
+        )
+        lines = [line.replace(str(staged), "the rules") for line in result.stdout.splitlines()]
+    found = [line for line in lines if re.match(r"(error|warning): (?!logrotate in debug mode)", line)]
+    if result.returncode != 0 and not found:
+        found = lines
+    return found
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "claims": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "paths": {"type": "list", "elements": "str", "required": True},
+                },
+            },
+            "config": {"type": "str", "required": True},
+            "others": {"type": "list", "elements": "str", "default": ["/etc/logrotate.conf", "/etc/logrotate.d/*"]},
+        },
+        supports_check_mode=True,
+    )
+    problems = list(double_claims(module.params["claims"], module.params["others"]))
+    if problems:
+        advice = "Leave out one of the two: logrotate would rotate the log by whichever it reads first, or twice."
+        module.fail_json(msg=f"Nothing was changed. {' '.join(problems)} {advice}")
+    # In a check run logrotate may still have to be installed.
+    if module.params["config"] and shutil.which(LOGROTATE):
+        found = refusals(module.params["config"])
+        if module.check_mode and any(UNKNOWN_OWNER.search(line) for line in found):
+            found = []
+        if found:
+            said = "\n".join(found)
+            module.fail_json(
+                msg=f"Nothing was changed. logrotate refuses the rules; mend logrotate_rules. It says:\n{said}"
+            )
+    module.exit_json(changed=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Write the table of docs/environments.md, which compares the environments, from group_vars and the roles' defaults."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DOCUMENT = REPOSITORY / "docs/environments.md"
+ENVIRONMENTS = ("dev", "staging", "prod")
+MARKS = ("<!-- made by `make docs` from group_vars: begin -->\n", "<!-- end -->\n")
+# Every variable in which environments differ must be here: a test looks.
+ROWS = {
+    "platform_log_level": "least severe level that applications write",
+    "platform_retention": "how long a line is kept",
+    "loki_retention_by_level": "other periods, by level",
+    "promtail_sampling": "share of lines kept, by job and level",
+    "loki_memory_max": "most memory of Loki",
+    "promtail_memory_max": "most memory of Promtail",
+    "loki_http_listen_address": "Loki listens on",
+    "promtail_http_listen_address": "Promtail listens on",
+    "grafana_http_listen_address": "Grafana listens on",
+    "demo_app_http_listen_address": "the demo app listens on",
+    "grafana_admin_password": "Grafana's admin password",
+    "grafana_secret_key": "key of Grafana's stored secrets",
+}
+# What no value in the files says by itself.
+IN_WORDS = {"loki_http_listen_address": "127.0.0.1 on a single host, else the host's address"}
+SECRETS = ("grafana_admin_password", "grafana_secret_key")
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Return the variables of a file; none if it isn't there."""
+    return (yaml.safe_load(path.read_text()) or {}) if path.is_file() else {}
+
+
+def variables_of(environment: str) -> dict[str, Any]:
+    """Return what an environment has, by Ansible's order: defaults, group_vars/all, its own."""
+    paths = [
+        *REPOSITORY.glob("roles/*/defaults/main.yml"),
+        *REPOSITORY.glob("group_vars/all/*.yml"),
+        REPOSITORY / f"group_vars/{environment}/main.yml",
+    ]
+    return {name: value for path in paths for name, value in load(path).items()}
+
+
+def in_words(value: Any) -> str:
+    """Return a value as YAML writes it in one line."""
+    if isinstance(value, dict):
+        return ", ".join(
+            f"{key}: {{{in_words(item)}}}" if isinstance(item, dict) else f"{key}: {in_words(item)}"
+            for key, item in value.items()
+        )
+    return str(value)
+
+
+def cell(name: str, environment: str) -> str:
+    """Return what the table says of a variable in an environment."""
+    value = variables_of(environment).get(name)
+    if name in SECRETS:
+        return "known to everybody" if value else "in the vault"
+    if value in (None, {}):
+        return ""
+    return f"`{in_words(value)}`" if "{{" not in str(value) else IN_WORDS[name]
+
+
+def table() -> str:
+    """Return the table in Markdown."""
+    lines = [["", "variable", *ENVIRONMENTS], ["---"] * (2 + len(ENVIRONMENTS))]
+    for name, meaning in ROWS.items():
+        lines.append([meaning, f"`{name}`", *(cell(name, environment) for environment in ENVIRONMENTS)])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def document() -> str:
+    """Return the document with a fresh table in it."""
+    begin, end = (re.escape(mark) for mark in MARKS)
+    fresh = MARKS[0] + table() + MARKS[1]
+    return re.sub(f"{begin}.*?{end}", lambda _: fresh, DOCUMENT.read_text(), count=1, flags=re.DOTALL)
+
+
+if __name__ == "__main__":
+    if not all(mark in DOCUMENT.read_text() for mark in MARKS):
+        sys.exit(f"{DOCUMENT} has lost the marks that the table stands between")
+    DOCUMENT.write_text(document())

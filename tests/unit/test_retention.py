@@ -1,0 +1,191 @@
+"""The module loki_retention and its filter: a period that becomes shorter is found, whatever way it comes in."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible.module_utils import basic
+from ansible.module_utils.testing import patch_module_args
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from roles.loki.filter_plugins.retention import LEVELS, loki_hours, retention_hours, retention_streams
+from roles.loki.library import loki_retention as module
+from roles.preflight.action_plugins import preflight_check
+
+WEEK = {"other": 168.0}
+
+
+def config(by_level: dict[str, str] | None = None, period: str = "168h", enabled: bool = True) -> dict[str, Any]:
+    return {
+        "compactor": {"retention_enabled": enabled},
+        "limits_config": {"retention_period": period, "retention_stream": retention_streams(by_level or {})},
+    }
+
+
+# --- What the settings say --------------------------------------------------------------------------------------------
+
+
+def test_the_periods_are_read_from_the_finished_settings() -> None:
+    assert retention_hours(config({"DEBUG": "2d", "ERROR": "90d"})) == {"other": 168, "DEBUG": 48, "ERROR": 2160}
+
+
+@pytest.mark.parametrize(
+    ("duration", "hours"),
+    [("744h", 744), ("744h0m0s", 744), ("1w2d", 216), ("31d", 744), ("90m", 1.5), ("0s", None), (0, None), ("0", None)],
+)
+def test_lokis_own_spellings_are_understood_and_zero_is_for_ever(duration: object, hours: float | None) -> None:
+    assert loki_hours(duration) == hours
+
+
+def test_without_a_compactor_that_deletes_all_is_kept_for_ever() -> None:
+    assert retention_hours(config({"DEBUG": "2d"}, enabled=False)) == {"other": None}
+
+
+def test_a_rule_that_is_not_of_a_level_counts_under_its_selector() -> None:
+    settings = config()
+    settings["limits_config"]["retention_stream"] = [{"selector": '{job="a"}', "priority": 1, "period": "24h"}]
+    assert retention_hours(settings) == {"other": 168, '{job="a"}': 24}
+
+
+def test_an_unknown_level_is_refused_and_the_known_ones_are_named() -> None:
+    with pytest.raises(AnsibleFilterError, match="unknown level debug; levels are DEBUG, INFO, WARNING, ERROR, CRIT"):
+        retention_streams({"debug": "2d"})
+
+
+def test_the_preflight_knows_the_same_levels() -> None:
+    assert preflight_check.LEVELS == LEVELS
+
+
+# --- Comparison -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "found"),
+    [
+        ({}, WEEK, []),
+        (WEEK, WEEK, []),
+        (WEEK, {"other": 336.0}, []),
+        (WEEK, {"other": None}, []),
+        (WEEK, {"other": 167.0}, ["other 7d -> 167h"]),
+        ({"other": None}, WEEK, ["other for ever -> 7d"]),
+        (WEEK, {**WEEK, "DEBUG": 48.0}, ["DEBUG 7d -> 2d"]),
+        (WEEK, {**WEEK, "ERROR": 720.0}, []),
+        ({**WEEK, "ERROR": 720.0}, WEEK, ["ERROR 30d -> 7d"]),
+        ({**WEEK, "DEBUG": 48.0}, WEEK, []),
+        ({**WEEK, "DEBUG": 48.0}, {"other": 72.0, "DEBUG": 48.0}, ["other 7d -> 3d"]),
+        ({**WEEK, "ERROR": 720.0}, {"other": 336.0}, ["ERROR 30d -> 14d"]),
+        ({**WEEK, "ERROR": None}, {**WEEK, "ERROR": 720.0}, ["ERROR for ever -> 30d"]),
+        (
+            {**WEEK, "ERROR": 720.0, "DEBUG": 48.0},
+            {"other": 24.0},
+            ["DEBUG 2d -> 1d", "ERROR 30d -> 1d", "other 7d -> 1d"],
+        ),
+    ],
+)
+def test_each_period_that_becomes_shorter_is_found(
+    old: dict[str, float | None], new: dict[str, float | None], found: list[str]
+) -> None:
+    assert [text.split(" (")[0] for text in module.shortened(old, new)] == found
+
+
+def test_what_goes_is_named() -> None:
+    first, second = module.shortened({**WEEK, "DEBUG": 72.0}, {"other": 24.0, "DEBUG": 48.0})
+    assert first.endswith("(DEBUG lines that are older than 2d)")
+    assert second.endswith("(all other lines that are older than 1d)")
+
+
+# --- The module -------------------------------------------------------------------------------------------------------
+
+
+class Host:
+    """A host's /etc/loki."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.record, self.config = folder / "retention.json", folder / "config.yml"
+        self.capsys = capsys
+
+    def remember(self, hours: dict[str, Any]) -> None:
+        """Write the record."""
+        self.record.write_text(f"# Managed by logstead\n{json.dumps(hours, indent=4)}\n")
+
+    def run(self, hours: dict[str, Any], **more: Any) -> dict[str, Any]:
+        """Run the module, and return its result."""
+        arguments = {"record": str(self.record), "config": str(self.config), "hours": hours, **more}
+        with patch_module_args(arguments), pytest.raises(SystemExit):
+            module.main()
+        result: dict[str, Any] = json.loads(self.capsys.readouterr().out)
+        return result
+
+
+@pytest.fixture
+def host(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Host:
+    assert basic
+    return Host(tmp_path, capsys)
+
+
+def test_a_host_without_loki_may_have_any_period(host: Host) -> None:
+    assert host.run({"other": 24}) | {"invocation": None} == {"changed": False, "shortened": [], "invocation": None}
+
+
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_a_refusal_says_what_would_go_and_how_to_confirm(host: Host, check_mode: bool) -> None:
+    host.remember({"other": 168, "DEBUG": 48})
+    result = host.run({"other": 168, "DEBUG": 24}, _ansible_check_mode=check_mode)
+    assert result["failed"] is True
+    assert result["msg"].startswith("Nothing was changed.")
+    assert "DEBUG 2d -> 1d (DEBUG lines that are older than 1d)." in result["msg"]
+    assert "-e loki_retention_shortening_confirmed=true" in result["msg"]
+
+
+def test_what_is_confirmed_passes_and_is_told(host: Host) -> None:
+    host.remember({"other": 168})
+    result = host.run({"other": 24}, confirmed=True)
+    assert (result.get("failed"), result["changed"], len(result["shortened"])) == (None, False, 1)
+
+
+def test_nothing_on_the_host_is_touched(host: Host) -> None:
+    host.remember({"other": 168})
+    before = host.record.read_text()
+    host.run({"other": 24}, confirmed=True)
+    assert host.record.read_text() == before
+    assert not host.config.exists()
+
+
+def test_a_period_of_null_is_for_ever(host: Host) -> None:
+    host.remember({"other": None})
+    assert "other for ever -> 7d" in host.run({"other": 168})["msg"]
+    assert host.run({"other": None})["shortened"] == []
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"DEBUG": 1}', '{"other": "x"}', '{"other": {}}'])
+def test_a_record_that_cannot_be_understood_needs_a_yes(host: Host, text: str) -> None:
+    host.record.write_text(text)
+    result = host.run({"other": 168})
+    assert "What Loki keeps now is not known" in result["msg"]
+    assert "retention.json can't be understood" in result["msg"]
+    assert host.run({"other": 168}, confirmed=True)["shortened"] == []
+
+
+def test_a_host_that_was_set_up_before_there_was_a_record_is_looked_at_as_well(host: Host) -> None:
+    host.config.write_text("""\
+limits_config:
+  retention_period: 168h
+  retention_stream:
+  - selector: '{level="DEBUG"}'
+    priority: 1
+    period: 48h
+  - selector: '{level="ERROR"}'
+    priority: 1
+    period: 720h
+  max_query_lookback: 720h
+""")
+    assert module.hours_of_config(host.config.read_text()) == {"other": 168, "DEBUG": 48, "ERROR": 720}
+    assert "ERROR 30d -> 7d" in host.run({"other": 168, "DEBUG": 48})["msg"]
+    host.config.write_text("somebody's own\n")
+    assert host.run({"other": 24})["shortened"] == []
