@@ -48,11 +48,12 @@ lint: tools ## Look at all code without running it (under a minute)
 
 .PHONY: test-unit
 test-unit: mirror ## Run the tests that need no host (about a minute)
-	pytest demo_app/tests tests/unit
+	pytest --numprocesses 2 demo_app/tests tests/unit
 
 .PHONY: test
 test: lint mirror ## Run everything: lint, unit tests, and every scenario on real hosts
-	trap 'python tests/hosts/hosts.py down --all' EXIT; python tests/hosts/hosts.py down --all; pytest demo_app/tests tests/unit tests/scenarios
+	trap 'python tests/hosts/hosts.py down --all' EXIT; python tests/hosts/hosts.py down --all; \
+	  pytest --numprocesses 2 --dist worksteal demo_app/tests tests/unit tests/scenarios
 
 .PHONY: test-scenario
 test-scenario: mirror ## Run one scenario: make test-scenario NAME=loki

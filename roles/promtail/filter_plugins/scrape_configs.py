@@ -30,7 +30,64 @@ TRANSIENT_UNITS = {
     r"user-\d+\.slice": "user.slice",
     r"run-.+\.(service|scope|mount)": "run.$1",
 }
-KEYS = {"job", "path", "format", "labels", "exclude"}
+KEYS = {"job", "path", "format", "labels", "exclude", "sampling", "rate_limit"}
+# Whatever is worse than these is kept in full.
+SAMPLED_LEVELS = ("DEBUG", "INFO")
+RATE_LIMIT_KEYS = {"lines_per_second", "burst"}
+JOURNAL_JOB = "systemd-journal"
+
+
+def is_number(value: object) -> bool:
+    """Tell whether a value is a number, which a truth value isn't."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def sampling_stages(sampling: object, where: str) -> list[Stage]:
+    """Return the stages that keep a share of the lines of some levels, and mark those that they keep.
+
+    A kept line has the share as structured metadata, `sample_rate`, so that counts can be scaled back.
+
+    Raises:
+        AnsibleFilterError: A level must not be sampled, or a share is none.
+    """
+    if not isinstance(sampling, Mapping):
+        raise AnsibleFilterError(f"{where}: sampling is {sampling!r}; write shares by level, such as {{DEBUG: 0.1}}")
+    stages: list[Stage] = []
+    for level, rate in sampling.items():
+        if level not in SAMPLED_LEVELS:
+            raise AnsibleFilterError(
+                f"{where}: lines of the level {level} can't be sampled; only those of {' and '.join(SAMPLED_LEVELS)} "
+                "can, so that no warning and no error is lost"
+            )
+        if not is_number(rate) or not 0 < rate <= 1:
+            raise AnsibleFilterError(
+                f"{where}: the share of {level} is {rate!r}; it is more than 0 and at most 1, which keeps all lines"
+            )
+        if rate < 1:
+            kept = [
+                {"sampling": {"rate": rate}},
+                {"template": {"source": "sample_rate", "template": f"{rate:.12f}".rstrip("0")}},
+                {"structured_metadata": {"sample_rate": None}},
+            ]
+            stages.append({"match": {"selector": f'{{level="{level}"}}', "stages": kept}})
+    return stages
+
+
+def rate_limit_stages(limit: object, where: str) -> list[Stage]:
+    """Return the stage that sends no more than so many lines a second; the others wait, and none is dropped.
+
+    Raises:
+        AnsibleFilterError: It isn't made of two numbers that Promtail can wait for.
+    """
+    if not isinstance(limit, Mapping) or set(limit) != RATE_LIMIT_KEYS:
+        raise AnsibleFilterError(f"{where}: rate_limit is {limit!r}; it has lines_per_second and burst")
+    rate, burst = limit["lines_per_second"], limit["burst"]
+    # With a burst of less than one line, Promtail would not wait at all.
+    if not is_number(rate) or rate <= 0 or not isinstance(burst, int) or isinstance(burst, bool) or burst < 1:
+        raise AnsibleFilterError(
+            f"{where}: rate_limit is {dict(limit)}; lines_per_second is more than 0, and burst a whole number from 1 on"
+        )
+    return [{"limit": {"rate": rate, "burst": burst, "drop": False}}]
 
 
 def level_stages() -> list[Stage]:
@@ -63,8 +120,8 @@ def plain_stages() -> list[Stage]:
     return [{"regex": {"expression": LEVEL_IN_TEXT}}, *level_stages()]
 
 
-def file_scrape_config(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the scrape_config of one entry of `promtail_log_files`."""
+def file_scrape_config(entry: Mapping[str, Any], sampling: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the scrape_config of one entry of `promtail_log_files`; its own sampling beats that of its job."""
     unknown, missing = set(entry) - KEYS, {"job", "path"} - set(entry)
     if unknown or missing:
         problem = (
@@ -86,7 +143,13 @@ def file_scrape_config(entry: Mapping[str, Any]) -> dict[str, Any]:
         )
     labels.setdefault("service_name", entry["job"])
     # The path of a file says nothing that job and service_name don't, and would multiply the streams.
-    stages = [*stages, {"labeldrop": ["filename"]}]
+    where = f"promtail_log_files: {entry['path']}"
+    stages = [
+        *stages,
+        *sampling_stages(entry.get("sampling", sampling.get(entry["job"], {})), where),
+        *(rate_limit_stages(entry["rate_limit"], where) if "rate_limit" in entry else []),
+        {"labeldrop": ["filename"]},
+    ]
     exclude = {"__path_exclude__": entry["exclude"]} if "exclude" in entry else {}
     return {
         "job_name": entry["path"],
@@ -95,13 +158,16 @@ def file_scrape_config(entry: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def file_scrape_configs(entries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the scrape_configs of `promtail_log_files`.
+def file_scrape_configs(
+    entries: Iterable[Mapping[str, Any]], sampling: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """Return the scrape_configs of `promtail_log_files`; `sampling` has the shares of each job.
 
     Raises:
-        AnsibleFilterError: An entry has an unknown or a missing key, an unknown format, or a path that another one has.
+        AnsibleFilterError: An entry has an unknown or a missing key, an unknown format, a path that another one has, or
+            a level that must not be sampled.
     """
-    configs = [file_scrape_config(entry) for entry in entries]
+    configs = [file_scrape_config(entry, sampling or {}) for entry in entries]
     names = [config["job_name"] for config in configs]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
@@ -111,12 +177,12 @@ def file_scrape_configs(entries: Iterable[Mapping[str, Any]]) -> list[dict[str, 
     return configs
 
 
-def journal_scrape_config(_: object = None) -> dict[str, Any]:
-    """Return the scrape_config of the systemd journal."""
+def journal_scrape_config(sampling: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the scrape_config of the systemd journal; `sampling` has the shares of each job."""
     unit = "__journal__systemd_unit"
     return {
         "job_name": "journal",
-        "journal": {"max_age": "168h", "labels": {"job": "systemd-journal", "service_name": "journal"}},
+        "journal": {"max_age": "168h", "labels": {"job": JOURNAL_JOB, "service_name": "journal"}},
         "relabel_configs": [
             {"source_labels": [unit], "target_label": "unit"},
             *(
@@ -132,6 +198,7 @@ def journal_scrape_config(_: object = None) -> dict[str, Any]:
             # Anybody can log under any name, so it can't be a label. What is extracted stays when the label goes.
             {"labeldrop": ["identifier"]},
             {"structured_metadata": {"identifier": None}},
+            *sampling_stages((sampling or {}).get(JOURNAL_JOB, {}), f"promtail_sampling: {JOURNAL_JOB}"),
         ],
     }
 

@@ -1,0 +1,715 @@
+"""Start Promtail exactly where Loki left off: no line is lost and none is sent twice.
+
+Promtail's positions say what it has read, not what Loki has, and are kept by path, whatever file is there now. So
+before each start this program asks Loki for the last line that it has of each file, sets the offset right behind that
+line, has what is missing of rotated files sent by Promtail itself (`promtail -stdin`, with the very same stages), and
+then becomes Promtail. While Loki can't be asked it waits: Promtail couldn't send anything either, and what it would
+read is on disk.
+docs/delivery.md says what can't be decided.
+
+Usage: promtail_resume.py SETTINGS PROMTAIL [ARGUMENT...]
+"""
+
+from __future__ import annotations
+
+import base64
+import calendar
+import contextlib
+import gzip
+import hashlib
+import json
+import os
+import re
+import shutil
+import ssl
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from http.client import HTTPException
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+POLL_SECONDS = 0.5
+QUERY_SECONDS = 30
+SETTLE_SECONDS = 0.3  # a push that was cut off may still be on its way into Loki
+PAGE = 5000  # entries that a query returns at most: Loki's default limit
+COMPARED = 4096  # characters of a line that are compared: Loki and Promtail may have cut the rest
+PROBED, SCANNED = 64, 500  # lines that are looked for at once: while searching, and around the place
+FAR = 1 << 16  # bytes between probes that are near enough to scan what lies between
+SECOND = 10**9
+# Stages after which the text in Loki isn't the line in the file, or the labels can't be told from the settings.
+OPAQUE_STAGES = {"output", "replace", "pack", "multiline", "cri", "docker", "decolorize", "tenant", "static_labels"}
+LOSSY_STAGES = {"sampling", "drop", "limit"}
+RFC3339 = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:[.,](\d+))?(?:Z|([+-])(\d\d):(\d\d))")
+
+
+class LokiAwayError(Exception):
+    """Loki can't be asked now; later it can."""
+
+
+class LokiRefusesError(Exception):
+    """Loki won't answer, however often it is asked."""
+
+
+def say(level: str, message: str) -> None:
+    """Write to the journal in Promtail's own format."""
+    print(f"level={level} component=resume msg={json.dumps(message, ensure_ascii=False)}", file=sys.stderr, flush=True)
+
+
+# --- Lines and files --------------------------------------------------------------------------------------------------
+
+
+def comparable(text: str) -> str:
+    """Return what must be equal in a file and in Loki; programs differ in how they show bytes that aren't UTF-8."""
+    return re.sub("\ufffd+", "\ufffd", text.rstrip("\r\n"))[:COMPARED]
+
+
+def nanoseconds(text: object) -> int | None:
+    """Return an RFC 3339 time as nanoseconds since the epoch, as Promtail's stage `timestamp` reads it."""
+    found = RFC3339.fullmatch(text) if isinstance(text, str) else None
+    if not found:
+        return None
+    year, month, day, hour, minute, second = map(int, found.groups()[:6])
+    if not (1 <= month <= 12 and 1 <= day <= calendar.monthrange(year, month)[1] and hour < 24 and minute < 60):
+        return None
+    seconds = calendar.timegm((year, month, day, hour, minute, second))
+    if found[8]:
+        seconds -= int(f"{found[8]}1") * (int(found[9]) * 3600 + int(found[10]) * 60)
+    return seconds * SECOND + int((found[7] or "").ljust(9, "0")[:9])
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a file: where it ends, its own time if it has one, and its text."""
+
+    start: int
+    end: int
+    time: int | None
+    text: str
+
+
+class LogFile:
+    """A log file, gzipped or not, of which the complete lines are read; a rotated one's last line is complete."""
+
+    def __init__(self, path: Path, time_field: str, is_rotated: bool = False) -> None:
+        self.path, self.time_field, self.is_rotated = path, time_field, is_rotated
+        self.has_times = False  # whether a line with a time was seen
+        stream = path.open("rb")
+        self.modified = os.fstat(stream.fileno()).st_mtime
+        if path.suffix == ".gz":
+            with stream, gzip.GzipFile(fileobj=stream) as packed:
+                unpacked = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as this object
+                shutil.copyfileobj(packed, unpacked)
+            self.stream: BinaryIO = cast("BinaryIO", unpacked)
+        else:
+            self.stream = stream
+        self.size = self.stream.seek(0, os.SEEK_END)
+
+    def __enter__(self) -> LogFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stream.close()
+
+    def head(self) -> str:
+        """Return what tells this file from others, whatever its name: a hash of its first line, if that is complete."""
+        self.stream.seek(0)
+        first = self.stream.readline(COMPARED)
+        return hashlib.sha256(first).hexdigest() if first.endswith(b"\n") or len(first) == COMPARED else ""
+
+    def lines(self, offset: int) -> Iterator[Line]:
+        """Yield the lines from the first that starts at or behind an offset, as far as the file went when opened."""
+        self.stream.seek(max(offset - 1, 0))
+        if offset > 0:
+            self.stream.readline()
+        start = self.stream.tell()
+        while start < self.size and (raw := self.stream.readline()):
+            if not (raw.endswith(b"\n") or self.is_rotated):
+                return
+            text = raw.decode(errors="replace")
+            try:
+                record = json.loads(raw.decode(errors="replace"))
+            except (ValueError, RecursionError):
+                record = None
+            when = nanoseconds(record.get(self.time_field)) if isinstance(record, dict) else None
+            self.has_times = self.has_times or when is not None
+            end = start + len(raw)
+            yield Line(start, end, when, comparable(text))
+            start = end
+            self.stream.seek(start)
+
+    def block(self, offset: int, count: int) -> list[Line]:
+        """Return lines from an offset on, until `count` of them have a time or there are very many bytes."""
+        found: list[Line] = []
+        timed = 0
+        for line in self.lines(offset):
+            found.append(line)
+            timed += line.time is not None
+            if timed >= count or line.end - found[0].start > 16 * FAR:
+                break
+        return found
+
+    def block_before(self, offset: int, count: int) -> list[Line]:
+        """Return the last lines that end at or before an offset."""
+        reach = FAR // 2
+        while True:
+            before = max(offset - reach, 0)
+            found = []
+            for line in self.lines(before):
+                if line.end > offset:
+                    break
+                found.append(line)
+            if before == 0 or sum(line.time is not None for line in found) >= count or reach >= 8 * FAR:
+                return found[-count * 4 :] if len(found) > count * 4 else found
+            reach *= 4
+
+    def copy_to(self, target: BinaryIO, offset: int) -> None:
+        """Write what lies behind an offset, as complete lines."""
+        self.stream.seek(offset)
+        shutil.copyfileobj(self.stream, target)
+        target.write(b"\n")
+
+
+# --- What Promtail follows --------------------------------------------------------------------------------------------
+
+
+def as_regex(pattern: str) -> re.Pattern[str]:
+    """Return a regular expression for a path pattern of Promtail's: `**`, `*`, `?`, `[…]` and `{a,b}`."""
+    parts = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]", "{": "(?:", "}": ")"}
+    depth, out = 0, ""
+    for word in re.findall(r"\*\*/|\*\*|\[[^]]+\]|.", pattern):
+        depth += (word == "{") - (word == "}")
+        if word == "," and depth:
+            out += "|"
+        elif word.startswith("[") and len(word) > 2:
+            out += word.replace("[!", "[^")
+        else:
+            out += parts.get(word, re.escape(word))
+    return re.compile(out)
+
+
+@dataclass
+class Source:
+    """A scrape_config whose files can be looked up in Loki."""
+
+    config: dict[str, Any]
+    pattern: str
+    exclude: str
+    selector: str
+    time_field: str
+    is_lossy: bool
+
+    def follows(self, path: str) -> bool:
+        """Tell whether Promtail follows a path."""
+        return bool(as_regex(self.pattern).fullmatch(path)) and not (
+            self.exclude and as_regex(self.exclude).fullmatch(path)
+        )
+
+    def paths(self) -> list[Path]:
+        """Return the files that Promtail follows."""
+        fixed = re.split(r"[*?\[{]", self.pattern, maxsplit=1)[0]
+        if fixed == self.pattern:
+            return [path for path in (Path(self.pattern),) if path.is_file()]
+        folder = Path(fixed.rpartition("/")[0] or "/")
+        return sorted(path for path in folder.rglob("*") if self.follows(str(path)) and path.is_file())
+
+    def rotated(self, path: Path) -> list[Path]:
+        """Return what `path` was rotated to, newest first: app.log.1, app.log-20261123.gz or app-20261123.log."""
+        stem, suffix = re.escape(path.stem), re.escape(path.suffix)
+        names = re.compile(rf"({re.escape(path.name)}[.-]\d[^/]*|{stem}[.-]\d[\dTZ_:.-]*{suffix}(\.gz)?)")
+        others = [other for other in path.parent.iterdir() if names.fullmatch(other.name) and other.is_file()]
+        # While a file is being compressed, it is there twice.
+        wanted = [
+            o for o in others if not self.follows(str(o)) and not (o.suffix == ".gz" and o.with_suffix("") in others)
+        ]
+        return sorted(wanted, key=lambda other: other.stat().st_mtime, reverse=True)
+
+
+def stages_in(stages: Iterable[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the name and the settings of each stage, also of those within `match`."""
+    for stage in stages:
+        for name, settings in stage.items():
+            yield name, settings or {}
+            if name == "match":
+                yield from stages_in((settings or {}).get("stages") or [])
+
+
+def source_of(config: dict[str, Any], external_labels: dict[str, str]) -> Source | None:
+    """Return the source that a scrape_config makes, or None if its lines can't be found in Loki by time and text."""
+    groups = config.get("static_configs") or []
+    stages = list(stages_in(config.get("pipeline_stages") or []))
+    names = {name for name, _ in stages}
+    parsed = [stage["expressions"] for name, stage in stages if name == "json"]
+    fields = {key: value or key for expressions in parsed for key, value in expressions.items()}
+    times = [stage for name, stage in stages if name == "timestamp"]
+    is_plain = len(groups) == 1 and not config.get("relabel_configs") and not names & OPAQUE_STAGES
+    if not is_plain or len(times) != 1 or times[0].get("format") not in ("RFC3339", "RFC3339Nano"):
+        return None
+    time_field = fields.get(times[0].get("source"), "")
+    labels = groups[0]["labels"]
+    changed = {label for name, stage in stages if name in ("labels", "labeldrop") for label in stage}
+    known = {**external_labels, **labels}
+    wanted = {name: value for name, value in known.items() if not name.startswith("__") and name not in changed}
+    if not re.fullmatch(r"\w+", time_field) or not wanted or "__path__" not in labels:
+        return None
+    selector = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in sorted(wanted.items()))
+    return Source(
+        config=config,
+        pattern=labels["__path__"],
+        exclude=labels.get("__path_exclude__", ""),
+        selector=f"{{{selector}}}",
+        time_field=time_field,
+        is_lossy=bool(names & LOSSY_STAGES),
+    )
+
+
+# --- Loki -------------------------------------------------------------------------------------------------------------
+
+
+class Loki:
+    """The Loki that Promtail sends to, asked with the credentials that Promtail has."""
+
+    def __init__(self, client: dict[str, Any]) -> None:
+        self.root = re.sub(r"/loki/api/v1/push$", "", client["url"])
+        self.headers = {"Cache-Control": "no-cache", **(client.get("headers") or {})}
+        if client.get("tenant_id"):
+            self.headers["X-Scope-OrgID"] = client["tenant_id"]
+        basic = client.get("basic_auth") or {}
+        authorization = client.get("authorization") or {}
+        token_file = client.get("bearer_token_file") or authorization.get("credentials_file")
+        token = Path(token_file).read_text().strip() if token_file else ""
+        token = token or client.get("bearer_token") or authorization.get("credentials") or ""
+        if basic:
+            path = basic.get("password_file")
+            password = Path(path).read_text().strip() if path else basic.get("password", "")
+            word = base64.b64encode(f"{basic.get('username', '')}:{password}".encode()).decode()
+            self.headers["Authorization"] = f"Basic {word}"
+        elif token:
+            self.headers["Authorization"] = f"Bearer {token}"
+        tls = client.get("tls_config") or {}
+        context = ssl.create_default_context(cafile=tls.get("ca_file"))
+        if tls.get("cert_file"):
+            context.load_cert_chain(tls["cert_file"], tls.get("key_file"))
+        if tls.get("insecure_skip_verify"):
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        self.opener = urllib.request.build_opener(
+            urllib.request.HTTPSHandler(context=context), urllib.request.ProxyHandler({})
+        )
+
+    def ask(self, path: str, seconds: float = QUERY_SECONDS, **parameters: object) -> bytes:
+        """Return what Loki answers."""
+        query = urllib.parse.urlencode({key: str(value) for key, value in parameters.items()})
+        request = urllib.request.Request(f"{self.root}{path}?{query}", headers=self.headers)  # noqa: S310
+        try:
+            with self.opener.open(request, timeout=seconds) as response:
+                return bytes(response.read())
+        except urllib.error.HTTPError as error:
+            problem = f"{path}: {error.code} {error.read(300).decode(errors='replace').strip()}"
+            if error.code >= 500 or error.code == 429:
+                raise LokiAwayError(problem) from error
+            raise LokiRefusesError(problem) from error
+        except (OSError, HTTPException) as error:
+            raise LokiAwayError(str(error)) from error
+
+    def check(self, seconds: float) -> None:
+        """Raise LokiAwayError unless Loki has all that was written before, which it reads back when it starts."""
+        with contextlib.suppress(LokiRefusesError):  # behind a gateway that doesn't know the path
+            self.ask("/ready", seconds)
+        self.ask("/loki/api/v1/labels", seconds)
+
+    def entries(self, query: str, start: int, end: int) -> set[tuple[int, str]]:
+        """Return time and text of all entries from `start` up to, and not with, `end`."""
+        found: set[tuple[int, str]] = set()
+        while start < end:
+            body = self.ask(
+                "/loki/api/v1/query_range", query=query, start=start, end=end, limit=PAGE, direction="forward"
+            )
+            streams = json.loads(body.decode(errors="replace"))["data"]["result"]
+            page = [(int(value[0]), comparable(value[1])) for stream in streams for value in stream["values"]]
+            found.update(page)
+            if len(page) < PAGE:
+                break
+            last = max(when for when, _ in page)
+            start = last if last > start else last + 1
+        return found
+
+    def present(self, source: Source, lines: Iterable[Line], windows: int = 0) -> list[Line]:
+        """Return those of the lines that Loki has by time and text; with `windows`, as many queries for each end."""
+        timed = sorted((line for line in lines if line.time is not None), key=lambda line: line.time or 0)
+        groups: list[list[Line]] = []
+        for line in timed:
+            if groups and (line.time or 0) - (groups[-1][-1].time or 0) < SECOND:
+                groups[-1].append(line)
+            else:
+                groups.append([line])
+        found = []
+        if windows and len(groups) > 2 * windows:
+            groups = groups[:windows] + groups[-windows:]
+        for group in groups:
+            entries = self.entries(source.selector, group[0].time or 0, (group[-1].time or 0) + 1)
+            found += [line for line in group if (line.time, line.text) in entries]
+        return found
+
+    def has_text(self, source: Source, text: str, since: int) -> bool:
+        """Tell whether Loki has a line without a time of its own, which was sent after `since`."""
+        plain = max(re.split("[\ufffd\x00]", text), key=len)[:1000]
+        query = f"{source.selector} |= {json.dumps(plain, ensure_ascii=False)}"
+        return text in {found for _, found in self.entries(query, since, time.time_ns() + SECOND)}
+
+
+# --- The search -------------------------------------------------------------------------------------------------------
+
+
+def find_end(loki: Loki, source: Source, file: LogFile, hint: int | None = None) -> int | None:
+    """Return the offset right behind the last line of a file that Loki has; None if it has none of its lines.
+
+    What Loki has of a file is one piece, apart from lines that it refused and from what its retention removed.
+    """
+    count = SCANNED if source.is_lossy else PROBED
+
+    def is_there(lines: list[Line]) -> bool:
+        return bool(lines) and bool(loki.present(source, lines, windows=3))
+
+    last = file.block_before(file.size, count)
+    if not last:
+        return None
+    if is_there(last):
+        return scan(loki, source, file, last[0].start)
+    high = last[0].start
+    # Back from where Promtail was, then back from the end, in growing steps.
+    back = [FAR * 4**step for step in range(16)]
+    places = [max(anchor - step, 0) for anchor in ([hint] if hint and hint <= file.size else []) for step in [0, *back]]
+    places += [max(file.size - step, 0) for step in back]
+    missing = [high]
+    low = None
+    for place in dict.fromkeys(places):
+        lines = file.block_before(place, count) if hint and place == hint else file.block(place, count)
+        if lines and is_there(lines):
+            low = lines[0].start
+            break
+        missing.append(place)
+    if low is None:
+        return None
+    high = min((place for place in missing if place > low), default=high)
+    while high - low > FAR:
+        middle = (low + high) // 2
+        lines = file.block(middle, count)
+        if is_there(lines) and lines[0].start < high:
+            low = lines[0].start
+        else:
+            high = middle
+    return scan(loki, source, file, low)
+
+
+def scan(loki: Loki, source: Source, file: LogFile, offset: int) -> int | None:
+    """Return the offset right behind the last line that Loki has, from a place on that is near before it."""
+    end, since, missed = None, 0, 0
+    while missed < 3 and (lines := file.block(offset, SCANNED)):
+        there = loki.present(source, lines)
+        missed = 0 if there else missed + 1
+        if there:
+            last = max(there, key=lambda line: line.end)
+            end, since = last.end, last.time or 0
+        offset = lines[-1].end
+    if end is None:
+        return None
+    # Lines without a time of their own have the time at which they were read.
+    for line in file.lines(end):
+        if line.time is not None or (line.text and not loki.has_text(source, line.text, since)):
+            break
+        end = line.end
+    return end
+
+
+# --- What is remembered -----------------------------------------------------------------------------------------------
+
+
+def read_positions(path: Path) -> dict[str, str] | None:
+    """Return Promtail's positions; {} if there is no such file, None if it is none of Promtail's."""
+    try:
+        text = path.read_text(errors="replace")
+    except FileNotFoundError:
+        return {}
+    head, *rest = text.splitlines() or [""]
+    found, key = {}, None
+    for line in rest if head.startswith("positions:") and "\0" not in text else [""]:
+        # A key of more than 128 characters has a line of its own.
+        long_key = re.fullmatch(r"  \? (.+)", line)
+        pair = re.fullmatch(r"""  (?:("(?:[^"\\]|\\.)*"|'[^']*'|[^"'].*?)|): (.*)""", line)
+        if long_key:
+            key = unquoted(long_key[1])
+        elif pair and (pair[1] or key):
+            found[unquoted(pair[1]) if pair[1] else cast("str", key)] = unquoted(pair[2])
+            key = None
+        else:
+            return None
+    return found
+
+
+def unquoted(text: str) -> str:
+    """Return a YAML scalar without its quotes."""
+    if text.startswith('"') and text.endswith('"'):
+        return str(json.loads(text))
+    return text[1:-1].replace("''", "'") if text.startswith("'") else text
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file by one that is complete on the disk."""
+    new = path.with_name(f"{path.name}.resume")
+    with new.open("w") as stream:
+        os.fchmod(stream.fileno(), 0o600)
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    new.replace(path)
+
+
+def write_positions(path: Path, positions: dict[str, str]) -> None:
+    """Write positions as Promtail does."""
+    quoted = {
+        key if re.fullmatch(r"[/\w][/\w.-]*", key) else json.dumps(key, ensure_ascii=False): value
+        for key, value in sorted(positions.items())
+    }
+    lines = [f"  {key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in quoted.items()]
+    write_atomically(path, f"positions:{''.join(['', chr(10), *lines]) if lines else ' {}' + chr(10)}")
+
+
+@dataclass
+class State:
+    """What the last start left: when it was, the first lines of the files, and the positions of everything else."""
+
+    time: float = 0.0
+    heads: dict[str, str] = field(default_factory=dict)
+    others: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> State:
+        """Return what is remembered; an unreadable file is as good as none."""
+        try:
+            return cls(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError):
+            return cls()
+
+
+# --- The start --------------------------------------------------------------------------------------------------------
+
+
+class StandIn:
+    """Answers in Promtail's place while this program waits, so that it can be told from a Promtail that doesn't run."""
+
+    def __init__(self, address: str, port: int, message: str) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                is_ready = self.path == "/ready"
+                self.send_response(200 if is_ready else 503)
+                self.end_headers()
+                self.wfile.write(f"{'Ready, but ' if is_ready else ''}{message}\n".encode())
+
+            def log_message(self, *_: object) -> None:
+                """Keep requests out of the journal."""
+
+        self.server = ThreadingHTTPServer((address, port), Handler)
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def close(self) -> None:
+        """Leave the port to Promtail."""
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class Resume:
+    """One start of Promtail."""
+
+    def __init__(self, settings: dict[str, Any], command: list[str]) -> None:
+        self.config, self.command = settings["promtail"], command
+        self.max_age = float(settings.get("max_age_seconds", 7 * 86400))
+        client = self.config["clients"][0]
+        self.loki = Loki(client)
+        self.unsent = 4 * int(client.get("batchsize", 1 << 20))  # more than Promtail has read and not yet sent
+        labels = {name: str(value) for name, value in (client.get("external_labels") or {}).items()}
+        found = [source_of(config, labels) for config in self.config.get("scrape_configs") or []]
+        self.sources = [source for source in found if source]
+        self.positions_path = Path(self.config["positions"]["filename"])
+        self.state_path = self.positions_path.with_name("resume-state.json")
+        self.state = State.read(self.state_path)
+        positions = read_positions(self.positions_path)
+        self.is_first = not positions and not self.state.time
+        if positions is None or (self.state.others and not positions):
+            say("warn", f"{self.positions_path} was unreadable, and is made anew from what Loki has")
+            positions = dict(self.state.others)
+        self.positions = positions
+        self.heads: dict[str, str] = {}
+        self.stand_in: StandIn | None = None
+
+    def wait(self, reason: str) -> None:
+        """Let some time pass; say why the first time, and answer for Promtail meanwhile."""
+        if not self.stand_in:
+            say("warn", f"Promtail starts once Loki at {self.loki.root} can be asked what it has: {reason}")
+            self.answer(f"waiting for Loki at {self.loki.root}")
+        time.sleep(POLL_SECONDS)
+
+    def answer(self, message: str) -> None:
+        """Answer for Promtail until it starts."""
+        server = self.config.get("server") or {}
+        address, port = server.get("http_listen_address") or "", int(server.get("http_listen_port") or 80)
+        if not self.stand_in:
+            try:
+                self.stand_in = StandIn(address, port, message)
+            except OSError as error:
+                say("warn", f"can't answer on port {port} meanwhile: {error}")
+
+    def run(self) -> None:
+        """Set all positions by what Loki has, however long that can't be told."""
+        while True:
+            try:
+                self.loki.check(2 if self.is_first else QUERY_SECONDS)
+                self.resume()
+                break
+            except LokiAwayError as error:
+                if self.is_first:  # nothing was ever sent, so there is nothing to ask
+                    break
+                self.wait(str(error))
+        self.remember()
+
+    def resume(self) -> None:
+        """Set all positions by what Loki has now."""
+        for source in self.sources:
+            # A log that was rotated and not written to since isn't there.
+            earlier = {Path(name) for name in {**self.positions, **self.state.heads} if source.follows(name)}
+            for path in sorted({*source.paths(), *earlier}):
+                try:
+                    if path.exists():
+                        self.resume_file(source, path)
+                    else:
+                        self.send_rotated(source, path, self.state.heads.get(str(path), ""))
+                        self.positions.pop(str(path), None)
+                except (OSError, EOFError) as error:  # noqa: PERF203 - one bad file mustn't stop the others
+                    say("warn", f"{path} stays at its position: {error}")
+        write_positions(self.positions_path, self.positions)
+
+    def resume_file(self, source: Source, path: Path) -> None:
+        """Have the rest of a file's rotated predecessors sent, then set its position."""
+        name = str(path)
+        with LogFile(path, source.time_field) as file:
+            known, head = self.state.heads.get(name, ""), file.head()
+            is_same = bool(head) and known == head
+            saved = self.positions.get(name, "")
+            hint = int(saved) if saved.isdigit() else None
+            end = find_end(self.loki, source, file, hint)
+            if hint is not None and end is not None and end < file.size:
+                time.sleep(SETTLE_SECONDS)
+                if self.loki.present(source, file.block(end, PROBED)):
+                    end = find_end(self.loki, source, file, end)
+            if not is_same:
+                self.send_rotated(source, path, known)
+            if end is None and hint is not None:
+                is_trusted = is_same and hint <= file.size
+                if is_trusted and (not file.has_times or hint > self.unsent or self.is_old(file, hint)):
+                    say("warn", f"Loki has no line of {name} that could be recognised: it goes on at {hint}")
+                    end = hint
+                else:
+                    end = 0
+            if end is not None:
+                if saved != str(end):
+                    say("info", f"{name}: position {saved or 'none'} becomes {end}, of {file.size}")
+                self.positions[name] = str(end)
+            self.heads[name] = head
+
+    def is_old(self, file: LogFile, offset: int) -> bool:
+        """Tell whether what lies before an offset is older than what Loki takes."""
+        times = [line.time for line in file.block_before(offset, PROBED) if line.time is not None]
+        return bool(times) and max(times) < (time.time() - self.max_age) * SECOND
+
+    def send_rotated(self, source: Source, path: Path, known: str) -> None:
+        """Have Promtail send what Loki lacks of the files that `path` was rotated to since the last start."""
+        rest: list[tuple[Path, int]] = []
+        undecided: list[tuple[Path, int]] = []
+        for other in source.rotated(path):
+            with LogFile(other, source.time_field, is_rotated=True) as file:
+                if file.modified < time.time() - self.max_age:
+                    break
+                is_known = bool(known) and file.head() == known
+                end = find_end(self.loki, source, file)
+                undecided.append((other, end or 0))
+                # Without a memory of the last start, files older than the first that Loki knows aren't ours.
+                is_ours = is_known or end is not None or bool(known and file.modified >= self.state.time)
+                if is_ours:
+                    rest += [(each, place) for each, place in undecided if place < self.size_of(each, source)]
+                    undecided = []
+                if is_known or (end is not None and not known):
+                    break
+        if rest:
+            self.answer("sending the rest of rotated files")
+            say("info", f"sending what Loki lacks of {', '.join(f'{each} from {place}' for each, place in rest)}")
+            self.send(source, list(reversed(rest)))
+
+    def size_of(self, path: Path, source: Source) -> int:
+        """Return the size of a file's lines."""
+        with LogFile(path, source.time_field) as file:
+            return file.size
+
+    def send(self, source: Source, rest: list[tuple[Path, int]]) -> None:
+        """Have Promtail send the rest of files, in order; returns when Loki has it."""
+        with tempfile.TemporaryDirectory() as folder:
+            config = {
+                **self.config,
+                "scrape_configs": [source.config],
+                "positions": {"filename": f"{folder}/positions.yaml"},
+                "server": {"http_listen_address": "127.0.0.1", "http_listen_port": 0, "grpc_listen_port": 0},
+            }
+            settings = Path(folder, "config.yml")
+            settings.touch(mode=0o600)
+            settings.write_text(json.dumps(config))
+            command = [self.command[0], "-stdin", f"-config.file={settings}"]
+            with subprocess.Popen(command, stdin=subprocess.PIPE) as promtail:
+                stream = cast("BinaryIO", promtail.stdin)
+                for path, place in rest:
+                    with LogFile(path, source.time_field, is_rotated=True) as file:
+                        file.copy_to(stream, place)
+                stream.close()
+                if promtail.wait() != 0:
+                    raise LokiAwayError(f"{' '.join(command)} ended with {promtail.returncode}")
+
+    def remember(self) -> None:
+        """Write down what the next start needs."""
+        followed = {str(path) for source in self.sources for path in source.paths()}
+        state = State(
+            time=time.time(),
+            heads={**{name: head for name, head in self.state.heads.items() if name in followed}, **self.heads},
+            others={
+                name: value
+                for name, value in self.positions.items()
+                if not any(source.follows(name) for source in self.sources)
+            },
+        )
+        write_atomically(self.state_path, json.dumps(vars(state)))
+
+
+def main() -> None:
+    """Set the positions, then become Promtail: whatever goes wrong here must not keep it from running."""
+    settings_path, *command = sys.argv[1:]
+    resume = None
+    try:
+        text = Path(settings_path).read_text()
+        lines = [line for line in text.splitlines() if not line.startswith("#")]
+        resume = Resume(json.loads("\n".join(lines)), command)
+        resume.run()
+    except Exception as error:
+        problem = f"{type(error).__name__}: {error}"
+        say("warn", f"Promtail goes on where it was, so lines may be lost or sent twice: {problem}")
+    if resume and resume.stand_in:
+        resume.stand_in.close()
+    os.execv(command[0], command)  # noqa: S606
+
+
+if __name__ == "__main__":
+    main()
