@@ -64,8 +64,8 @@ bench: mirror ## Measure; see tests/bench/
 	python tests/bench/no_change_run.py
 
 .PHONY: vault-init
-vault-init: tools ## Make an environment's vault with random secrets: make vault-init ENV=prod
-	@python playbooks/vault_init.py "$(ENV)"
+vault-init: ## Make an environment's vault with random secrets: make vault-init ENV=prod
+	@python3 playbooks/vault_init.py "$(ENV)"
 
 .PHONY: docs
 docs: tools ## Write the roles' READMEs and the table of environments anew from what they are made of

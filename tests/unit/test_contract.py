@@ -190,7 +190,7 @@ def plays(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
         content: >-
           {{ dict(query('ansible.builtin.varnames', '^(platform|loki|promtail|grafana|demo_app|logrotate)_')
              | zip(query('ansible.builtin.vars', *query('ansible.builtin.varnames',
-                                                        '^(platform|loki|promtail|grafana|demo_app|logrotate)_')))) | to_json }}
+                   '^(platform|loki|promtail|grafana|demo_app|logrotate)_')))) | to_json }}
         dest: "{{ playbook_dir }}/../{{ inventory_dir | basename }}.json"
         mode: "0600"
 """)
