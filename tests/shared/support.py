@@ -137,3 +137,20 @@ class Hosts:
     def check_output(self, command: str) -> list[str]:
         """Run a command on each host, and return what each prints."""
         return [str(host.check_output(command)) for host in self.hosts]
+
+
+def answers(host: Any) -> bool:
+    """Tell whether a host can be logged in to."""
+    try:
+        return bool(host.run("true").rc == 0)
+    except RuntimeError:  # what testinfra raises when ssh gets no connection
+        return False
+
+
+def power_cycle(host: Any) -> None:
+    """Cut a host's power, start it again, and wait until it can be logged in to."""
+    name = host.check_output("hostname")
+    environment = {**os.environ, "CONTAINERS_CONF": f"{os.environ['LOGSTEAD_CACHE']}/containers.conf"}
+    for action in ("kill", "start"):
+        subprocess.run(["podman", action, name], check=True, env=environment, stdout=subprocess.DEVNULL)
+    eventually(lambda: answers(host), seconds=60)

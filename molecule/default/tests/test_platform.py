@@ -16,6 +16,7 @@ from support import (
     find_lines,
     find_sample,
     journal,
+    power_cycle,
     run_playbook,
     unique,
 )
@@ -168,7 +169,7 @@ def test_another_admin_password_is_carried_out_and_never_shown(host: Any) -> Non
     assert fetch(host, f"{GRAFANA}/api/org", *LOG_IN)[0] == 200
 
 
-def test_after_a_power_cut_everything_comes_back_by_itself(host: Any, power_cycle: Any) -> None:
+def test_after_a_power_cut_everything_comes_back_by_itself(host: Any) -> None:
     before = request(host, "/trace/2")
     lines_of(host, before, 2)
     power_cycle(host)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import LOKI, eventually, fetch, journal, unique
+from support import LOKI, eventually, fetch, journal, power_cycle, unique
 
 LOG = "/var/log/app/app.log"
 POSITIONS = "/var/lib/promtail/positions.yaml"
@@ -172,7 +172,7 @@ def test_the_positions_are_lost(host: Any, load: Load, damage: str) -> None:
     load.check()
 
 
-def test_the_power_is_cut(host: Any, load: Load, power_cycle: Callable[[Any], None]) -> None:
+def test_the_power_is_cut(host: Any, load: Load) -> None:
     load.start(5)
     time.sleep(4)
     power_cycle(host)

@@ -71,7 +71,7 @@ def old_lines(hosts: Hosts) -> dict[str, Old]:
         # What a query of long ago shows is what has been written to disk.
         assert fetch(host, f"{LOKI}/flush", "--request", "POST")[0] == 204
         for line in lines.values():
-            assert eventually(lambda: line.is_found(host)), line  # noqa: B023
+            assert eventually(lambda: line.is_found(host)), line
     hosts.check_output("systemctl restart loki.service")
     for host in hosts:
         wait_until_ready(host)
@@ -152,7 +152,7 @@ def test_a_deleted_line_no_longer_shows_and_its_neighbour_does_and_a_request_can
     gone, stays = Old(unique("alice"), "INFO", now - 30_000), Old(unique("bob"), "INFO", now - 30_000)
     for line in (gone, stays):
         line.push(host)
-        eventually(lambda: line.is_found(host))  # noqa: B023
+        eventually(lambda: line.is_found(host))
     code, output = run_playbook(
         "playbooks/delete-lines.yml",
         delete_query=f'{{job="old"}} |= "{gone.text}"',
@@ -181,9 +181,9 @@ def test_a_deleted_line_no_longer_shows_and_its_neighbour_does_and_a_request_can
 def test_debug_lines_leave_the_disk_while_errors_of_the_same_time_stay(hosts: Hosts, old_lines: dict[str, Old]) -> None:
     for host in hosts:
         eventually(
-            lambda: not old_lines["debug"].is_on_disk(host),  # noqa: B023
+            lambda: not old_lines["debug"].is_on_disk(host),
             seconds=120,
-            otherwise=lambda: journal(host, "loki"),  # noqa: B023
+            otherwise=lambda: journal(host, "loki"),
         )
         # The disk counts: for a while, queries may be answered from what Loki has cached.
         assert [name for name, line in old_lines.items() if line.is_on_disk(host)] == ["error", "young debug"]

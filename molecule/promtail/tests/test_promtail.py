@@ -51,7 +51,7 @@ def found(hosts: Iterable[Any], query: str) -> list[Line]:
     """Wait for the one line of each host that matches, and return them."""
     every = []
     for host in hosts:
-        lines = eventually(lambda: find_lines(host, query), otherwise=lambda: journal(host, "promtail", "loki"))  # noqa: B023
+        lines = eventually(lambda: find_lines(host, query), otherwise=lambda: journal(host, "promtail", "loki"))
         assert len(lines) == 1, lines
         every += lines
     return every
@@ -128,7 +128,7 @@ def test_a_plain_line_is_found_with_its_level(hosts: Hosts) -> None:
     append(hosts, "/var/log/plain.log", f"2026-01-01 12:00:00 [error] 7#7: {mark}")
     append(hosts, "/var/log/plain.log", f"nothing to tell, {mark}")
     for host in hosts:
-        eventually(lambda: len(find_lines(host, f'{{job="plain"}} |= "{mark}"')) == 2)  # noqa: B023
+        eventually(lambda: len(find_lines(host, f'{{job="plain"}} |= "{mark}"')) == 2)
     assert found(hosts, f'{{job="plain", service_name="plain-app", level="ERROR"}} |= "{mark}"')
 
 
@@ -152,7 +152,7 @@ def test_the_journal_is_found_with_unit_level_and_identifier(hosts: Hosts) -> No
 def test_units_of_log_ins_do_not_multiply_the_streams(hosts: Hosts) -> None:
     hosts.check_output("logger from a log-in")
     for host in hosts:
-        eventually(lambda: find_lines(host, '{job="systemd-journal"} |= "from a log-in"'))  # noqa: B023
+        eventually(lambda: find_lines(host, '{job="systemd-journal"} |= "from a log-in"'))
         units = ask_loki(host, "label/unit/values")
         assert not [unit for unit in units if unit.startswith(("session-", "user@1"))], units
 
@@ -174,8 +174,8 @@ def test_a_share_of_lines_is_kept_and_counts_can_be_scaled_back_and_nothing_else
     append(hosts, "/var/log/app/sampled.log", record(level="CRITICAL"))
     by_level = 'sum by (level) (count_over_time({job="sampled"}[1h]))'
     for host in hosts:
-        eventually(lambda: counts(host, by_level).get("CRITICAL") == 1, seconds=60)  # noqa: B023
-        eventually(lambda: counts(host, by_level).get("") == LINES, seconds=60)  # noqa: B023
+        eventually(lambda: counts(host, by_level).get("CRITICAL") == 1, seconds=60)
+        eventually(lambda: counts(host, by_level).get("") == LINES, seconds=60)
         arrived = counts(host, by_level)
         assert {level: arrived[level] for level in ("WARNING", "ERROR", "")} == dict.fromkeys(
             ("WARNING", "ERROR", ""), LINES
@@ -198,10 +198,10 @@ def test_the_journal_is_sampled_as_well(hosts: Hosts) -> None:
     query = f'{{job="systemd-journal", level="DEBUG"}} |= "{mark}"'
     hosts.check_output(f"seq --format '{mark} %g' 400 | systemd-cat -t probe -p debug")
     for host in hosts:
-        eventually(lambda: len(find_lines(host, query)) > 100)  # noqa: B023
+        eventually(lambda: len(find_lines(host, query)) > 100)
     hosts.check_output(f"logger -p user.err {mark} end")
     for host in hosts:
-        eventually(lambda: find_lines(host, f'{{job="systemd-journal", level="ERROR"}} |= "{mark} end"'))  # noqa: B023
+        eventually(lambda: find_lines(host, f'{{job="systemd-journal", level="ERROR"}} |= "{mark} end"'))
         kept = find_lines(host, query)
         assert 100 < len(kept) < 300
         assert {line.labels["sample_rate"] for line in kept} == {"0.5"}
@@ -212,7 +212,7 @@ def test_a_rate_limit_delays_lines_and_drops_none(hosts: Hosts) -> None:
     before = time.monotonic()
     append_many(hosts, "/var/log/app/slow.log", [record(message=mark) for mark in marks])
     for host in hosts:
-        eventually(lambda: len(find_lines(host, '{job="slow"}')) >= len(marks), seconds=60)  # noqa: B023
+        eventually(lambda: len(find_lines(host, '{job="slow"}')) >= len(marks), seconds=60)
         # 10 at once, then 20 in a second.
         assert time.monotonic() - before >= 5
         assert sorted(line.record["message"] for line in find_lines(host, '{job="slow"}')) == sorted(marks)
@@ -232,9 +232,7 @@ def test_lines_written_while_loki_is_away_arrive_once_it_is_back(hosts: Hosts) -
         hosts.check_output("systemctl start loki.service")
     for host in hosts:
         eventually(
-            lambda: (
-                {line.record["message"] for line in find_lines(host, '{job="app"} |= "outage-"')} == set(marks)  # noqa: B023
-            ),
+            lambda: {line.record["message"] for line in find_lines(host, '{job="app"} |= "outage-"')} == set(marks),
             seconds=60,
-            otherwise=lambda: journal(host, "promtail"),  # noqa: B023
+            otherwise=lambda: journal(host, "promtail"),
         )
