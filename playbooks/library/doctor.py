@@ -366,17 +366,23 @@ def check_tailed(url: str, files: list[Path], app_files: list[Path]) -> Metrics:
     return metrics
 
 
+def loki_is_away(loki: str) -> NoReturn:
+    """Fail because Promtail can't reach Loki."""
+    _, reason = ask(f"{loki}/ready")
+    errors = journal_of("promtail", lines=3, matching=r"level=(error|warn).*(batch|client|push|Loki)")
+    raise StepFailed(
+        f"Promtail can't reach Loki at {loki} ({reason.strip()[:100]}). The last errors in its journal:\n{errors}",
+        "start Loki (./manage.sh start loki), or look for a firewall between the two; ./manage.sh status tells "
+        "whether it runs. Promtail keeps trying, and sends what has gathered.",
+    )
+
+
 def explain_silence(parameters: dict[str, Any], failures: dict[str, float]) -> NoReturn:
     """Fail because nothing is sent, with the reason that the status of the pushes gives."""
     errors = journal_of("promtail", lines=3, matching=r"level=(error|warn).*(batch|client|push)")
     loki = parameters["loki_url"]
     if "-1" in failures:
-        _, reason = ask(f"{loki}/ready")
-        raise StepFailed(
-            f"Promtail can't reach Loki at {loki} ({reason.strip()[:100]}). The last errors in its journal:\n{errors}",
-            "start Loki (./manage.sh start loki), or look for a firewall between the two; ./manage.sh status tells "
-            "whether it runs. Promtail keeps trying, and sends what has gathered.",
-        )
+        loki_is_away(loki)
     advice = {
         "429": "raise ingestion_rate_mb or per_stream_rate_limit by loki_config_overrides, or log less.",
         "400": "the lines are too old, too far in the future (see timedatectl), or have too many labels.",
@@ -438,6 +444,8 @@ def check_promtail(parameters: dict[str, Any]) -> Outcome:
             f"{url}/ready answers {status} {body[:200]!r} instead of Ready.",
             "look what has this port (ss -ltnp), and what Promtail says: ./manage.sh logs promtail.",
         )
+    if "waiting for Loki" in body:  # what it has to know before it starts: docs/delivery.md
+        loki_is_away(parameters["loki_url"])
     probe = next((probe for probe in parameters["probes"] if probe["host"] == parameters["host"]), None)
     files = existing_files(parameters["log_files"])
     check_readable(files)

@@ -189,8 +189,12 @@ def test_a_sender_passes(answers: Answers) -> None:
             },
             "can't reach Loki at http://loki (Connection refused)",
         ),
+        (
+            {"x/ready": (200, "Ready, but waiting for Loki at http://loki")},
+            "can't reach Loki at http://loki (Connection refused)",
+        ),
     ],
-    ids=["silent", "stranger", "idle", "dropping", "Loki away"],
+    ids=["silent", "stranger", "idle", "dropping", "Loki away", "Loki away before it starts"],
 )
 def test_a_bad_sender_is_explained(answers: Answers, given: Answers, cause: str) -> None:
     answers |= given
