@@ -423,6 +423,7 @@ class Dashboards:
             "external_id": str(file),
             "check_sum": check_sum,
         }
+        # Only question marks are put in.
         db.execute(f"insert or replace into dashboard values ({', '.join('?' * len(row))})", tuple(row.values()))  # noqa: S608
 
 

@@ -308,6 +308,7 @@ class Loki:
     def ask(self, path: str, seconds: float = QUERY_SECONDS, **parameters: object) -> bytes:
         """Return what Loki answers."""
         query = urllib.parse.urlencode({key: str(value) for key, value in parameters.items()})
+        # The root is that of Promtail's own settings.
         request = urllib.request.Request(f"{self.root}{path}?{query}", headers=self.headers)  # noqa: S310
         try:
             with self.opener.open(request, timeout=seconds) as response:
@@ -708,7 +709,7 @@ def main() -> None:
         say("warn", f"Promtail goes on where it was, so lines may be lost or sent twice: {problem}")
     if resume and resume.stand_in:
         resume.stand_in.close()
-    os.execv(command[0], command)  # noqa: S606
+    os.execv(command[0], command)  # noqa: S606 - the unit's own command line; a shell has no part in it
 
 
 if __name__ == "__main__":
