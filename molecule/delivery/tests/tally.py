@@ -1,4 +1,9 @@
-"""On the host: compare the numbers of a case in its files with those in Loki; print how many there are of each kind."""
+"""On the host: compare the numbers of a case in the app's files with those in Loki; print how many there are of a kind.
+
+It looks again until Loki has all of them, for so many seconds at most.
+
+Usage: tally.py CASE SINCE_NANOSECONDS SECONDS
+"""
 
 from __future__ import annotations
 
@@ -9,13 +14,15 @@ import sys
 import time
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+LOGS = Path("/var/log/demo-app")
 PAGE = 5000
 
-case, since = sys.argv[1], int(sys.argv[2])
-QUERY = f'{{job="app"}} |= "`{case}`"'
+case, since, patience = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+QUERY = f'{{job="fastapi"}} |= "`{case}`"'
 
 
 def ask(path: str, **parameters: object) -> list[dict[str, Any]]:
@@ -26,8 +33,15 @@ def ask(path: str, **parameters: object) -> list[dict[str, Any]]:
         return result
 
 
+def count_in_loki() -> int:
+    """Return how many there are by a query that counts: what is there twice counts twice."""
+    seconds = int(time.time() - since / 1e9) + 2
+    result = ask("query", query=f"sum(count_over_time({QUERY} [{seconds}s]))")
+    return int(result[0]["value"][1]) if result else 0
+
+
 def numbers_in_loki() -> set[tuple[int, int]]:
-    """Return the numbers of all entries that a query for lines returns."""
+    """Return the times and numbers of all entries that a query for lines returns."""
     found: set[tuple[int, int]] = set()
     start, end = since, time.time_ns() + 10**9
     while True:
@@ -39,19 +53,40 @@ def numbers_in_loki() -> set[tuple[int, int]]:
         start = max(when for when, _ in page)
 
 
-files = sorted(Path("/var/log/app").glob("app.log*"))
-texts = [gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes() for path in files]
-lines = [line for text in texts for line in text.splitlines(keepends=True)]
-records = [json.loads(line) for line in lines if line.endswith(b"\n") and f"`{case}`".encode() in line]
-written = {record["number"] for record in records}
-stored = collections.Counter(number for _, number in numbers_in_loki())
-seconds = int(time.time() - since / 1e9) + 2
-counted = ask("query", query=f"sum(count_over_time({QUERY} [{seconds}s]))")
-count = int(counted[0]["value"][1]) if counted else 0
-lost = sorted(written - set(stored))
-print(
-    json.dumps(
-        {"written": len(written), "counted": count, "lost": len(lost), "twice": count - len(written) + len(lost)}
-        | {"first_lost": lost[:1], "foreign": len(set(stored) - written)}
-    )
-)
+def numbers_in_files() -> Iterator[int]:
+    """Yield the numbers of all records that were written; what a power cut has torn is none."""
+    for path in LOGS.glob("a*.log*"):
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
+            for line in lines:
+                if f"`{case}`".encode() in line and line.startswith(b"{") and line.endswith(b"}\n"):
+                    yield json.loads(line)["number"]
+
+
+def compare() -> dict[str, Any]:
+    """Return the figures, as they are now."""
+    count, stored = count_in_loki(), collections.Counter(number for _, number in numbers_in_loki())
+    lost = sorted(written - set(stored))
+    return {
+        "written": len(written),
+        "lost": len(lost),
+        "twice": count - len(written) + len(lost),
+        "foreign": len(set(stored) - written),
+        "first and last lost": [*lost[:1], *lost[-1:]],
+    }
+
+
+written = set(numbers_in_files())
+deadline = time.monotonic() + patience
+while True:
+    is_last = time.monotonic() > deadline
+    try:
+        if is_last or count_in_loki() >= len(written):
+            figures = compare()
+            if is_last or figures["lost"] == 0:
+                print(json.dumps(figures))
+                break
+    except OSError as error:  # Loki can't be asked, or won't answer
+        if is_last:
+            raise
+        print(error, file=sys.stderr)
+    time.sleep(0.3)
