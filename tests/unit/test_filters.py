@@ -1,4 +1,4 @@
-"""The roles' Jinja filters: retention, Promtail's scrape_configs, Grafana's settings, the name of a tree of files."""
+"""The roles' Jinja filters: retention, Promtail's scrape_configs, Grafana's settings, units, names of trees."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from roles.demo_app.filter_plugins.tree_digest import tree_digest
 from roles.grafana.filter_plugins.ini import to_ini
 from roles.loki.filter_plugins.retention import duration_hours, retention_streams
 from roles.promtail.filter_plugins import scrape_configs
+from roles.systemd_app.filter_plugins.unit import to_unit
 
 # --- Retention --------------------------------------------------------------------------------------------------------
 
@@ -233,6 +234,17 @@ def test_a_value_that_grafana_would_cut_or_change_is_quoted(value: str) -> None:
 @pytest.mark.parametrize("value", ["it's", "a=b", "$__file{/etc/x}", "%(x)s", "http://h:3100/", "a\\b", "日志", ""])
 def test_any_other_value_is_written_as_it_is(value: str) -> None:
     assert to_ini({"server": {"x": value}}) == f"[server]\nx = {value}\n"
+
+
+# --- Units ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_unit_has_its_sections_in_order_and_a_line_for_each_element_of_a_list() -> None:
+    settings = {"Restart": "always", "NoNewPrivileges": True, "RestartSec": 2, "After": ["a", "b"], "Reset": ""}
+    assert to_unit({"Unit": {"Description": "A toy"}, "Service": settings}) == (
+        "\n[Unit]\nDescription=A toy\n"
+        "\n[Service]\nRestart=always\nNoNewPrivileges=true\nRestartSec=2\nAfter=a\nAfter=b\nReset=\n"
+    )
 
 
 # --- The name of a tree of files --------------------------------------------------------------------------------------

@@ -1,9 +1,11 @@
-"""The module systemd_app_service: what it decides, by a systemctl that only pretends."""
+"""The unit of the module systemd_app: what is decided for it, by a systemctl that only pretends."""
 
 from __future__ import annotations
 
+import grp
 import json
 import os
+import pwd
 import sys
 import threading
 import time
@@ -13,73 +15,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils import systemd_app_unit as module
 from ansible.module_utils.testing import patch_module_args
+from fake_systemd import Systemd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from roles.systemd_app.library import systemd_app_service as module
+from roles.systemd_app.library import systemd_app
 
 pytestmark = pytest.mark.usefixtures("systemd")
 
-UNIT = "toy.service"
-# `systemctl show` prints the properties; whatever else is asked of it is written down, and refused if the test says so.
-SYSTEMCTL = """#!/bin/sh
-cd "$(dirname "$0")"
-echo "$*" >> asked
-if [ -e refused ] && [ "$1" = "$(cat refused)" ]; then echo "refused by the test" >&2; exit 1; fi
-if [ "$1" = show ]; then cat properties; fi
-"""
-JOURNALCTL = """#!/bin/sh
-echo "2026-11-23 toy[1]: what is left of the journal of $2"
-"""
 
-
-class Systemd:
-    """The unit's properties, as systemctl shows them, and what was asked of systemctl."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.properties = {
-            "LoadState": "loaded",
-            "ActiveState": "active",
-            "UnitFileState": "enabled",
-            "NeedDaemonReload": "no",
-            "ExecMainStartTimestampMonotonic": "0",
-            "NRestarts": "0",
-            "Result": "success",
-        }
-        self.started(seconds_ago=60)
-        for name, text in (("systemctl", SYSTEMCTL), ("journalctl", JOURNALCTL)):
-            (folder / name).write_text(text)
-            (folder / name).chmod(0o755)
-
-    def has(self, **properties: str) -> None:
-        """Let the unit have other properties."""
-        self.properties |= properties
-        (self.folder / "properties").write_text("".join(f"{name}={text}\n" for name, text in self.properties.items()))
-
-    def started(self, seconds_ago: float) -> None:
-        """Let the unit's process have been started then."""
-        monotonic = time.clock_gettime(time.CLOCK_MONOTONIC) - seconds_ago
-        self.has(ExecMainStartTimestampMonotonic=str(int(monotonic * 1e6)))
-
-    def refuses(self, command: str) -> None:
-        """Let systemctl fail for one of its commands."""
-        (self.folder / "refused").write_text(command)
-
-    def asked(self) -> list[str]:
-        """Return what systemctl was asked to do, without the looking."""
-        lines = (self.folder / "asked").read_text().splitlines()
-        return [line for line in lines if not line.startswith("show ")]
-
-
-@pytest.fixture
-def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Systemd:
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "POLL_SECONDS", 0)
-    return Systemd(folder)
+
+
+UNIT = "toy.service"
 
 
 @pytest.fixture
@@ -128,53 +80,76 @@ def service() -> Iterator[Answers]:
 
 def test_a_service_that_runs_what_is_on_disk_is_left_alone(systemd: Systemd, settings: str) -> None:
     systemd.started(seconds_ago=-1)
-    assert module.needed_actions(UNIT, [settings], restart=False) == []
+    assert module.needed_actions(UNIT, [], [settings], restart=False) == []
 
 
 def test_a_unit_that_systemd_does_not_know_is_loaded_enabled_and_started(systemd: Systemd, settings: str) -> None:
     systemd.has(LoadState="not-found", ActiveState="inactive", UnitFileState="", ExecMainStartTimestampMonotonic="0")
-    assert module.needed_actions(UNIT, [settings], restart=False) == ["reload", "enable", "start"]
+    assert module.needed_actions(UNIT, [], [settings], restart=False) == ["reload", "enable", "start"]
 
 
-@pytest.mark.parametrize("state", ["disabled", "static", "linked", "enabled-runtime", "masked"])
+@pytest.mark.parametrize("state", ["disabled", "linked", "enabled-runtime", "masked"])
 def test_a_unit_that_would_not_come_back_at_boot_is_enabled(systemd: Systemd, state: str) -> None:
     systemd.has(UnitFileState=state)
-    assert module.needed_actions(UNIT, [], restart=False) == ["enable"]
+    assert module.needed_actions(UNIT, [], [], restart=False) == ["enable"]
+
+
+@pytest.mark.parametrize("state", ["static", "enabled"])
+def test_a_unit_that_others_start_or_that_is_enabled_is_not_enabled(systemd: Systemd, state: str) -> None:
+    systemd.has(UnitFileState=state)
+    assert module.needed_actions(UNIT, [], [], restart=False) == []
+
+
+def test_a_timer_is_as_old_as_its_activation(systemd: Systemd, settings: str) -> None:
+    del systemd.properties["ExecMainStartTimestampMonotonic"], systemd.properties["NRestarts"]
+    now = int(time.clock_gettime(time.CLOCK_MONOTONIC) * 1e6)
+    systemd.has(ActiveEnterTimestampMonotonic=str(now - 60_000_000))
+    assert module.needed_actions("toy.timer", [], [settings], restart=False) == ["restart"]
+    systemd.has(ActiveEnterTimestampMonotonic=str(now + 1_000_000))
+    assert module.needed_actions("toy.timer", [], [settings], restart=False) == []
+
+
+@pytest.mark.parametrize("properties", [{"NeedDaemonReload": "yes"}, {"LoadState": "not-found"}])
+def test_what_a_timer_starts_is_loaded_as_it_is_on_disk(systemd: Systemd, properties: dict[str, str]) -> None:
+    systemd.others_have()
+    assert module.needed_actions("toy.timer", [UNIT, "toy.socket"], [], restart=False) == []
+    systemd.others_have(**properties)
+    assert module.needed_actions("toy.timer", [UNIT, "toy.socket"], [], restart=False) == ["reload"]
 
 
 @pytest.mark.parametrize("state", ["inactive", "failed", "activating", "deactivating"])
 def test_a_service_that_does_not_run_is_started(systemd: Systemd, settings: str, state: str) -> None:
     systemd.has(ActiveState=state)
-    assert module.needed_actions(UNIT, [settings], restart=True) == ["start"]
+    assert module.needed_actions(UNIT, [], [settings], restart=True) == ["start"]
 
 
 def test_a_unit_file_that_systemd_has_not_read_yet_is_read(systemd: Systemd) -> None:
     systemd.has(NeedDaemonReload="yes")
-    assert module.needed_actions(UNIT, [], restart=False) == ["reload"]
+    assert module.needed_actions(UNIT, [], [], restart=False) == ["reload"]
 
 
 def test_a_process_older_than_one_of_its_files_is_restarted(settings: str) -> None:
-    assert module.needed_actions(UNIT, ["/etc/passwd", settings], restart=False) == ["restart"]
+    assert module.needed_actions(UNIT, [], ["/etc/passwd", settings], restart=False) == ["restart"]
 
 
 def test_a_process_older_than_the_link_to_its_release_is_restarted(tmp_path: Path) -> None:
     link = tmp_path / "current"
     link.symlink_to("/etc")
-    assert module.needed_actions(UNIT, [str(link)], restart=False) == ["restart"]
+    assert module.needed_actions(UNIT, [], [str(link)], restart=False) == ["restart"]
 
 
 def test_what_counts_is_when_a_file_was_put_in_place_and_not_its_own_date(settings: str) -> None:
     os.utime(settings, (1, 1))
-    assert module.needed_actions(UNIT, [settings], restart=False) == ["restart"]
+    assert module.needed_actions(UNIT, [], [settings], restart=False) == ["restart"]
 
 
 def test_a_file_that_is_not_there_asks_for_nothing() -> None:
-    assert module.needed_actions(UNIT, ["/no/such/file"], restart=False) == []
+    assert module.needed_actions(UNIT, [], ["/no/such/file"], restart=False) == []
 
 
 def test_a_restart_that_is_asked_for_happens(systemd: Systemd) -> None:
     systemd.started(seconds_ago=-1)
-    assert module.needed_actions(UNIT, [], restart=True) == ["restart"]
+    assert module.needed_actions(UNIT, [], [], restart=True) == ["restart"]
 
 
 # --- How it is done ---------------------------------------------------------------------------------------------------
@@ -187,7 +162,7 @@ def test_a_start_gives_a_unit_that_gave_up_a_fresh_count_of_tries(systemd: Syste
 
 def test_a_start_that_fails_is_told_of_with_the_end_of_the_journal(systemd: Systemd) -> None:
     systemd.refuses("restart")
-    with pytest.raises(module.ServiceError) as raised:
+    with pytest.raises(module.UnitError) as raised:
         module.carry_out(UNIT, "restart")
     assert "`systemctl restart toy.service` failed: refused by the test" in str(raised.value)
     assert "what is left of the journal of toy.service" in str(raised.value)
@@ -225,7 +200,7 @@ def test_what_answers_something_else_is_not_ready(
     shown: str,
 ) -> None:
     service.all = [(status, body)]
-    with pytest.raises(module.ServiceError) as raised:
+    with pytest.raises(module.UnitError) as raised:
         module.wait_until_ready(UNIT, service.url, "^ready", timeout=0)
     assert f"toy.service is not ready after 0 s: {service.url} should answer /^ready/" in str(raised.value)
     assert shown in str(raised.value)
@@ -235,14 +210,14 @@ def test_what_answers_something_else_is_not_ready(
 def test_no_answer_is_not_ready_whatever_is_looked_for(service: Answers) -> None:
     service.server.shutdown()
     service.server.server_close()
-    with pytest.raises(module.ServiceError, match="no answer"):
+    with pytest.raises(module.UnitError, match="no answer"):
         module.wait_until_ready(UNIT, service.url, "answer|refused|", timeout=0)
 
 
 def test_a_unit_that_has_failed_is_told_of_at_once(systemd: Systemd, service: Answers) -> None:
     service.all = [(503, "")]
     systemd.has(ActiveState="failed", Result="exit-code")
-    with pytest.raises(module.ServiceError, match=r"toy.service keeps ending \(result: exit-code\).*\n.*what is left"):
+    with pytest.raises(module.UnitError, match=r"toy.service keeps ending \(result: exit-code\).*\n.*what is left"):
         module.wait_until_ready(UNIT, service.url, "^ready", timeout=10)
 
 
@@ -251,7 +226,7 @@ def test_a_unit_that_restarts_by_itself_again_and_again_is_told_of_early(
 ) -> None:
     service.all = [(503, "")]
     monkeypatch.setattr("time.sleep", lambda _: systemd.has(NRestarts=str(int(systemd.properties["NRestarts"]) + 1)))
-    with pytest.raises(module.ServiceError, match="keeps ending"):
+    with pytest.raises(module.UnitError, match="keeps ending"):
         module.wait_until_ready(UNIT, service.url, "^ready", timeout=10)
     assert service.asked == 4
 
@@ -269,9 +244,9 @@ def run_main(
     service: Answers, capsys: pytest.CaptureFixture[str], check_mode: bool = False, **parameters: Any
 ) -> dict[str, Any]:
     """Run the module as Ansible does; return its result."""
-    given = {"name": "toy", "ready_url": service.url, "ready_body": "^ready", "timeout": 0, **parameters}
+    given = {"unit": UNIT, "ready_url": service.url, "ready_body": "^ready", "ready_timeout": 0, **parameters}
     with patch_module_args({**given, "_ansible_check_mode": check_mode}), pytest.raises(SystemExit):
-        module.main()
+        systemd_app.main()
     result: dict[str, Any] = json.loads(capsys.readouterr().out)
     return result
 
@@ -310,3 +285,83 @@ def test_a_systemctl_that_fails_ends_the_run_with_its_words(
     result = run_main(service, capsys)
     assert result["failed"] is True
     assert result["msg"] == "`systemctl enable toy.service` failed: refused by the test"
+
+
+# --- Files and unit together ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def wanted(tmp_path: Path) -> dict[str, Any]:
+    """A file as the module takes it, for the user who runs the tests."""
+    owner, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
+    return {"path": str(tmp_path / "etc/toy.conf"), "content": "text\n", "owner": owner, "group": group}
+
+
+def test_a_file_that_was_moved_in_restarts_the_process_that_is_older(
+    service: Answers, capsys: pytest.CaptureFixture[str], wanted: dict[str, Any]
+) -> None:
+    result = run_main(service, capsys, files=[wanted])
+    assert (result["changed"], result["actions"]) == (True, ["restart"])
+    assert Path(wanted["path"]).read_text() == "text\n"
+
+
+def test_a_file_that_is_read_at_once_restarts_nothing(
+    service: Answers, capsys: pytest.CaptureFixture[str], wanted: dict[str, Any]
+) -> None:
+    result = run_main(service, capsys, files=[{**wanted, "restart": False}])
+    assert (result["changed"], result["actions"]) == (True, [])
+
+
+def test_a_run_that_was_interrupted_before_the_restart_is_made_up_for(
+    systemd: Systemd, service: Answers, capsys: pytest.CaptureFixture[str], wanted: dict[str, Any]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(systemd_app, "carry_out", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            systemd_app.converge(parameters_with(wanted), check_mode=False)
+    result = run_main(service, capsys, files=[wanted])
+    assert (result["diff"], result["actions"]) == ([], ["restart"])
+    systemd.started(seconds_ago=-1)
+    assert run_main(service, capsys, files=[wanted])["changed"] is False
+
+
+def test_a_refused_file_leaves_the_unit_alone(
+    systemd: Systemd, service: Answers, capsys: pytest.CaptureFixture[str], wanted: dict[str, Any]
+) -> None:
+    systemd.has(ActiveState="inactive")
+    result = run_main(service, capsys, files=[{**wanted, "validate": ["false %s"]}])
+    assert (result["failed"], service.asked) == (True, 0)
+    assert "was refused by `false %s`" in result["msg"]
+    assert not (systemd.folder / "asked").exists()
+    assert not Path(wanted["path"]).exists()
+
+
+def test_check_mode_tells_of_the_restart_that_a_file_would_bring(
+    systemd: Systemd, service: Answers, capsys: pytest.CaptureFixture[str], wanted: dict[str, Any]
+) -> None:
+    systemd.started(seconds_ago=-1)
+    result = run_main(service, capsys, check_mode=True, files=[wanted])
+    assert (result["changed"], result["actions"], len(result["diff"])) == (True, ["restart"], 1)
+    assert (systemd.asked(), service.asked, Path(wanted["path"]).exists()) == ([], 0, False)
+
+
+def test_only_unit_files_among_the_files_are_looked_at_as_units(
+    systemd: Systemd, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wanted: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(systemd_app, "UNIT_FOLDER", tmp_path)
+    files = [{**wanted, "path": str(tmp_path / name)} for name in ("toy.service", "toy.timer", "sub/toy.conf")]
+    systemd_app.converge({**parameters_with(*files), "unit": "toy.timer"}, check_mode=True)
+    (shown,) = (line for line in (systemd.folder / "asked").read_text().splitlines() if line.startswith("show "))
+    assert shown.split()[1:-1] == ["toy.timer", "toy.service"]
+
+
+def test_without_an_address_nothing_is_waited_for(service: Answers, wanted: dict[str, Any]) -> None:
+    assert systemd_app.converge(parameters_with(wanted), check_mode=False)["changed"] is True
+    assert service.asked == 0
+
+
+def parameters_with(*files: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a module that waits for nothing."""
+    unset: dict[str, Any] = {"secret": None, "mode": "0644", "validate": [], "apply": None, "restart": True}
+    given = [{**unset, **file} for file in files]
+    return {"unit": UNIT, "files": given, "absent": [], "reads": [], "ready_url": None}

@@ -42,7 +42,9 @@ options:
 author: [logstead contributors]
 """
 
-RETURN = "{}"
+RETURN = r"""
+is_installed: {description: Whether the host has logrotate., type: bool, returned: success}
+"""
 
 LOGROTATE = "/usr/sbin/logrotate"
 # What logrotate leaves out of a folder that it reads.
@@ -163,8 +165,8 @@ def main() -> None:
     if problems:
         advice = "Leave out one of the two: logrotate would rotate the log by whichever it reads first, or twice."
         module.fail_json(msg=f"Nothing was changed. {' '.join(problems)} {advice}")
-    # In a check run logrotate may still have to be installed.
-    if module.params["config"] and shutil.which(LOGROTATE):
+    is_installed = shutil.which(LOGROTATE) is not None
+    if module.params["config"] and is_installed:
         found = refusals(module.params["config"])
         if module.check_mode and any(UNKNOWN_OWNER.search(line) for line in found):
             found = []
@@ -173,7 +175,7 @@ def main() -> None:
             module.fail_json(
                 msg=f"Nothing was changed. logrotate refuses the rules; mend logrotate_rules. It says:\n{said}"
             )
-    module.exit_json(changed=False)
+    module.exit_json(changed=False, is_installed=is_installed)
 
 
 if __name__ == "__main__":

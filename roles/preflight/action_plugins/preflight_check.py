@@ -13,9 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.common.yaml import yaml_load
 from ansible.plugins.action import ActionBase
 
 Variables = Mapping[str, Any]
@@ -43,7 +43,7 @@ PUBLIC_SECRETS = {
 def options_of(role: str) -> dict[str, Any]:
     """Return the options of a role's main entry point, by name."""
     text = (ROLES / role / "meta" / "argument_specs.yml").read_text()
-    options: dict[str, Any] = yaml.safe_load(text)["argument_specs"].get("main", {}).get("options", {})
+    options: dict[str, Any] = yaml_load(text)["argument_specs"].get("main", {}).get("options", {})
     return options
 
 

@@ -20,6 +20,7 @@ from typing import Any
 from urllib.error import HTTPError
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.systemd_app_current import ORIGIN, current_release
 from ansible.module_utils.urls import open_url
 
 DOCUMENTATION = r"""
@@ -66,8 +67,6 @@ sha256: {description: SHA-256 of the archive that was unpacked., type: str, retu
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
 TIMEOUT_SECONDS = 30
-# Lies in each release and remembers which archive it came from: the one way to notice that a pinned checksum changed.
-ORIGIN = ".sha256"
 
 
 class ReleaseError(Exception):
@@ -209,11 +208,8 @@ class Release:
 
     def is_current(self) -> bool:
         """Tell whether `current` points to the release, as it is there now."""
-        if not self.current.is_symlink() or os.readlink(self.current) != self.version:
-            return False
-        # The service is restarted because of a new link, so a release that was unpacked again needs one as well.
-        origin = self.path / ORIGIN
-        return origin.is_file() and bool(self.current.lstat().st_mtime_ns >= origin.stat().st_mtime_ns)
+        found = current_release(self.home)
+        return found.get("version") == self.version and "sha256" in found
 
     def probe(self) -> None:
         """Raise ReleaseError if the archive can't be had, without downloading it."""

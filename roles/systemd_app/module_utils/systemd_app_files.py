@@ -1,7 +1,6 @@
-#!/usr/bin/python
 # Copyright (c) logstead contributors
 # SPDX-License-Identifier: MIT
-"""Ansible module: bring the files of one program into the wanted state, all of them or none."""
+"""The part of the module systemd_app that brings a program's files into the wanted state, all of them or none."""
 
 from __future__ import annotations
 
@@ -14,55 +13,6 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from ansible.module_utils.basic import AnsibleModule
-
-DOCUMENTATION = r"""
-module: systemd_app_files
-short_description: Bring the files of one program into the wanted state, all of them or none
-description:
-  - Every file that differs is first written to a private folder and checked there by its own O(files[].validate)
-    commands. Only when all of them have passed are the files moved in, in the order given, each by a rename.
-  - So a configuration that the program refuses never reaches the place where a restart would read it.
-options:
-  files:
-    description: The files, in the order in which they are moved in.
-    type: list
-    elements: dict
-    required: true
-    suboptions:
-      path:
-        description: Where the file belongs. Missing parent folders are made with mode 0755.
-        type: path
-        required: true
-      content: {description: The whole text., type: str}
-      secret:
-        description: The whole text of a file whose text must not be shown; instead of O(files[].content).
-        type: str
-      mode: {description: Octal mode., type: str, default: "0644"}
-      owner: {description: Name of the owner., type: str, default: root}
-      group: {description: Name of the group., type: str, default: root}
-      validate:
-        description: Commands that must succeed before anything is moved in; C(%s) stands for the file to check.
-        type: list
-        elements: str
-        default: []
-      apply:
-        description:
-          - Command that acts on the file, run just before it is moved in, so that an interrupted run repeats it.
-        type: str
-      restart: {description: Whether the program reads the file only when it starts., type: bool, default: true}
-  absent: {description: Files that must not be there., type: list, elements: path, default: []}
-author: [logstead contributors]
-"""
-
-RETURN = r"""
-restart:
-  description: Whether a file has changed that the program reads only when it starts.
-  type: bool
-  returned: always
-reads: {description: Paths of all such files., type: list, returned: always}
-"""
 
 
 class FilesError(Exception):
@@ -208,16 +158,12 @@ def move_in(file: File, staged: Path) -> None:
         shutil.rmtree(incoming.parent, ignore_errors=True)
 
 
-def converge(files: list[File], absent: list[Path], check_mode: bool) -> dict[str, Any]:
-    """Bring all files into the wanted state; return the module's result."""
+def put_in_place(files: list[File], absent: list[Path], check_mode: bool) -> tuple[bool, list[dict[str, str]]]:
+    """Bring all files into the wanted state; return whether that asks for a restart, and Ansible's diffs."""
     different = [file for file in files if file.differs()]
     superfluous = [path for path in absent if path.is_symlink() or path.exists()]
-    result = {
-        "changed": bool(different or superfluous),
-        "restart": any(file.restart for file in different) or bool(superfluous),
-        "reads": [str(file.path) for file in files if file.restart],
-        "diff": [file.diff() for file in different] + [diff_of_absent(path) for path in superfluous],
-    }
+    restart = any(file.restart for file in different) or bool(superfluous)
+    diffs = [file.diff() for file in different] + [diff_of_absent(path) for path in superfluous]
     with tempfile.TemporaryDirectory(prefix="systemd-app-") as folder:
         staged = {str(file.path): stage(file, Path(folder)) for file in different}
         for file in different:
@@ -229,43 +175,4 @@ def converge(files: list[File], absent: list[Path], check_mode: bool) -> dict[st
                 move_in(file, staged[str(file.path)])
             for path in superfluous:
                 path.unlink()
-    return result
-
-
-def main() -> None:
-    """Run the module."""
-    module = AnsibleModule(
-        argument_spec={
-            "files": {
-                "type": "list",
-                "elements": "dict",
-                "required": True,
-                "options": {
-                    "path": {"type": "path", "required": True},
-                    "content": {"type": "str"},
-                    "secret": {"type": "str", "no_log": True},
-                    "mode": {"type": "str", "default": "0644"},
-                    "owner": {"type": "str", "default": "root"},
-                    "group": {"type": "str", "default": "root"},
-                    "validate": {"type": "list", "elements": "str", "default": []},
-                    "apply": {"type": "str"},
-                    "restart": {"type": "bool", "default": True},
-                },
-                "mutually_exclusive": [("content", "secret")],
-                "required_one_of": [("content", "secret")],
-            },
-            "absent": {"type": "list", "elements": "path", "default": []},
-        },
-        supports_check_mode=True,
-    )
-    os.umask(0o022)  # a hardened host's 027 would hide new folders from the program's own user
-    try:
-        files = [File.from_parameters(parameters) for parameters in module.params["files"]]
-        result = converge(files, [Path(path) for path in module.params["absent"]], module.check_mode)
-    except (FilesError, OSError, LookupError) as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(**result)
-
-
-if __name__ == "__main__":
-    main()
+    return restart, diffs

@@ -1,0 +1,137 @@
+#!/usr/bin/python
+# Copyright (c) logstead contributors
+# SPDX-License-Identifier: MIT
+"""Ansible module: have one program's files as wanted, and its unit running them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.systemd_app_files import File, FilesError, put_in_place
+from ansible.module_utils.systemd_app_unit import UnitError, carry_out, needed_actions, wait_until_ready
+
+DOCUMENTATION = r"""
+module: systemd_app
+short_description: Have one program's files as wanted, and its unit enabled, running them, and ready
+description:
+  - Every file that differs is first written to a private folder and checked there by its own O(files[].validate)
+    commands. Only when all of them have passed are the files moved in, in the order given, each by a rename.
+    So a configuration that the program refuses never reaches the place where a restart would read it.
+  - Then the unit is started if it doesn't run, and restarted if one of the files that it reads is newer than its
+    process. That is a fact about the host and not about this run, so a run that was interrupted before the restart is
+    made up for.
+  - Last, it waits until the service answers as it should; a port that answers something else doesn't count.
+options:
+  unit: {description: "The unit to run, such as C(loki.service).", type: str, required: true}
+  files:
+    description: The files, in the order in which they are moved in. Unit files among them are loaded by systemd.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: Where the file belongs. Missing parent folders are made with mode 0755.
+        type: path
+        required: true
+      content: {description: The whole text., type: str}
+      secret:
+        description: The whole text of a file whose text must not be shown; instead of O(files[].content).
+        type: str
+      mode: {description: Octal mode., type: str, default: "0644"}
+      owner: {description: Name of the owner., type: str, default: root}
+      group: {description: Name of the group., type: str, default: root}
+      validate:
+        description: Commands that must succeed before anything is moved in; C(%s) stands for the file to check.
+        type: list
+        elements: str
+        default: []
+      apply:
+        description:
+          - Command that acts on the file, run just before it is moved in, so that an interrupted run repeats it.
+        type: str
+      restart: {description: Whether the unit reads the file only when it starts., type: bool, default: true}
+  absent: {description: Files that must not be there., type: list, elements: path, default: []}
+  reads:
+    description: Other files and links that the unit reads only when it starts.
+    type: list
+    elements: path
+    default: []
+  ready_url: {description: Address that answers when the service is ready. Without it nothing is waited for., type: str}
+  ready_body: {description: Regular expression that must be found in the answer., type: str}
+  ready_timeout: {description: "How long to wait for that, in seconds.", type: int, default: 120}
+author: [logstead contributors]
+"""
+
+RETURN = r"""
+actions:
+  description: "What was done to the unit, in order: C(reload), C(enable), C(start), C(restart)."
+  type: list
+  returned: success
+"""
+
+UNIT_FOLDER = Path("/etc/systemd/system")
+FILE_OPTIONS = {
+    "path": {"type": "path", "required": True},
+    "content": {"type": "str"},
+    "secret": {"type": "str", "no_log": True},
+    "mode": {"type": "str", "default": "0644"},
+    "owner": {"type": "str", "default": "root"},
+    "group": {"type": "str", "default": "root"},
+    "validate": {"type": "list", "elements": "str", "default": []},
+    "apply": {"type": "str"},
+    "restart": {"type": "bool", "default": True},
+}
+
+
+def converge(parameters: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Bring files and unit into the wanted state; return the module's result."""
+    files = [File.from_parameters(given) for given in parameters["files"]]
+    restart, diffs = put_in_place(files, [Path(path) for path in parameters["absent"]], check_mode)
+    unit = parameters["unit"]
+    companions = [file.path.name for file in files if file.path.parent == UNIT_FOLDER and file.path.name != unit]
+    reads = [*parameters["reads"], *(str(file.path) for file in files if file.restart)]
+    # In a check run the files aren't there yet, so their times can't tell; neither can that of a file that is gone.
+    actions = needed_actions(unit, companions, reads, restart)
+    if not check_mode:
+        for action in actions:
+            carry_out(unit, action)
+        if parameters["ready_url"]:
+            wait_until_ready(unit, *(parameters[f"ready_{name}"] for name in ("url", "body", "timeout")))
+    return {"changed": bool(diffs or actions), "diff": diffs, "actions": actions}
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "unit": {"type": "str", "required": True},
+            "files": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": FILE_OPTIONS,
+                "mutually_exclusive": [("content", "secret")],
+                "required_one_of": [("content", "secret")],
+            },
+            "absent": {"type": "list", "elements": "path", "default": []},
+            "reads": {"type": "list", "elements": "path", "default": []},
+            "ready_url": {"type": "str"},
+            "ready_body": {"type": "str"},
+            "ready_timeout": {"type": "int", "default": 120},
+        },
+        required_together=[("ready_url", "ready_body")],
+        supports_check_mode=True,
+    )
+    os.umask(0o022)  # a hardened host's 027 would hide new folders from the program's own user
+    try:
+        result = converge(module.params, module.check_mode)
+    except (FilesError, UnitError, OSError, LookupError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+# Copyright (c) logstead contributors
+# SPDX-License-Identifier: MIT
+"""What a program's folder, such as /opt/loki, says of its current release."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+# Lies in each release and remembers which archive it came from: the one way to notice that a pinned checksum changed.
+ORIGIN = ".sha256"
+
+
+def current_release(home: Path) -> dict[str, str]:
+    """Return the `version` that `current` points to, and the `sha256` of the archive that it was unpacked from.
+
+    Without `sha256` it was made from no archive, or unpacked again since it became the current one.
+    """
+    link = home / "current"
+    if not (link.is_symlink() and link.is_dir()):
+        return {}
+    release, origin = {"version": str(link.readlink())}, link / ORIGIN
+    # A release that was unpacked after the link was made needs a new one: then its service is restarted.
+    if origin.is_file() and link.lstat().st_mtime_ns >= origin.stat().st_mtime_ns:
+        release["sha256"] = origin.read_text().strip()
+    return release
