@@ -9,7 +9,7 @@ export COLUMNS := 160
 
 VENV := $(LOGSTEAD_CACHE)/venv-$(shell cat requirements/dev.txt requirements/system.txt Makefile | sha256sum | cut -c1-16)
 export PATH := $(VENV)/bin:$(PATH)
-PYTHON_FILES := demo_app molecule playbooks roles tests
+PYTHON_FILES := dashboards demo_app molecule playbooks roles tests
 
 .PHONY: help
 help: ## Show this list
@@ -71,6 +71,10 @@ vault-init: ## Make an environment's vault with random secrets: make vault-init 
 docs: tools ## Write the roles' READMEs and the table of environments anew from what they are made of
 	for role in roles/*/; do aar-doc $$role markdown; done
 	python tests/docs/environments.py
+
+.PHONY: dashboards
+dashboards: tools ## Write Grafana's dashboards anew from dashboards/
+	python -m dashboards
 
 .PHONY: lock
 lock: tools ## Pin the newest versions of all Python packages

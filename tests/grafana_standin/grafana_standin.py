@@ -2,7 +2,8 @@
 """A stand-in for Grafana, for tests on machines that cannot download the real one. Never deploy it.
 
 It answers as Grafana 12 does for what this platform uses: its command line, its ini files, the provisioning of
-datasources and dashboards, sign-in, and queries that really ask Loki. It says everywhere that it is a stand-in.
+datasources and dashboards, sign-in, accounts, and queries that really ask Loki and Prometheus. It says everywhere that
+it is a stand-in.
 Beside it in the archive (build.py): ../conf/defaults.ini, ../VERSION, and PyYAML in ../lib.
 """
 
@@ -45,7 +46,13 @@ Json = dict[str, Any]
 Ini = dict[str, dict[str, str]]
 
 SCHEMA = """
-create table if not exists user (id integer primary key, login text unique, salt text, password text, created text);
+create table if not exists user (
+    id integer primary key, login text unique, salt text, password text, created text, name text default '',
+    email text unique, role text default 'Admin', is_admin int default 0, is_disabled int default 0);
+create table if not exists service_account (
+    id integer primary key, name text unique, role text, is_disabled int default 0);
+create table if not exists token (id integer primary key, account int, name text, hash text unique);
+create table if not exists setting (name text primary key, value text);
 create table if not exists login_attempt (username text, created real);
 create table if not exists data_source (
     id integer primary key, name text unique, uid text unique, prunable int, model text);
@@ -207,7 +214,10 @@ class Store:
             db.executescript(SCHEMA)
             if not db.execute("select 1 from user").fetchone():
                 login = settings.get("security", "admin_user")
-                db.execute("insert into user (id, login, created) values (1, ?, ?)", (login, now()))
+                db.execute(
+                    "insert into user (id, login, created, email, is_admin) values (1, ?, ?, 'admin@localhost', 1)",
+                    (login, now()),
+                )
                 self.set_password(db, settings.get("security", "admin_password"))
                 LOG("sqlstore", "info", "Created default admin", user=login)
 
@@ -219,10 +229,10 @@ class Store:
             yield db
 
     @staticmethod
-    def set_password(db: sqlite3.Connection, password: str) -> None:
-        """Set the administrator's password."""
+    def set_password(db: sqlite3.Connection, password: str, ident: int = 1) -> None:
+        """Set a user's password, by default the administrator's."""
         salt = secrets.token_hex(8)
-        db.execute("update user set salt = ?, password = ? where id = 1", (salt, hashed(password, salt)))
+        db.execute("update user set salt = ?, password = ? where id = ?", (salt, hashed(password, salt), ident))
 
 
 # --- Provisioning ----------------------------------------------------------------------------------------------------
@@ -507,9 +517,11 @@ def log_frame(query: Json, data: Json, expr: str) -> Json:
     return result
 
 
-def number_of(text: str) -> float:
-    """Return a sample's value, which is written without a fraction when it has none."""
+def number_of(text: str) -> float | None:
+    """Return a sample's value, without a fraction when it has none; JSON has no NaN and no infinity."""
     number = float(text)
+    if number - number != 0:
+        return None
     return int(number) if number.is_integer() else number
 
 
@@ -527,18 +539,27 @@ def metric_frame(
 
 
 def run_query(model: Json, query: Json, start: int, end: int) -> Json:
-    """Run one Loki query and return its result in Grafana's shape."""
-    instant = query.get("queryType") == "instant"
+    """Run one query of Loki or Prometheus, and return its result in Grafana's shape."""
+    is_loki = model["type"] == "loki"
+    instant = query.get("queryType") == "instant" if is_loki else bool(query.get("instant"))
     step = max(int(query.get("intervalMs") or 1000), -(-(end - start) // 11_000_000_000), 1)
     span = f"{(end - start) // 10**9}s"
     expr = str(query.get("expr", ""))
-    for name, text in (("auto", span if instant else f"{step}ms"), ("interval", f"{step}ms"), ("range", span)):
+    # Prometheus is taken to scrape every 15 s, as Grafana takes it to where its settings say nothing else.
+    names = {"auto": span if instant else f"{step}ms", "interval": f"{step}ms", "range": span}
+    names["rate_interval"] = f"{max(step + 15_000, 60_000)}ms"
+    for name, text in names.items():
         expr = expr.replace(f"$__{name}", text).replace(f"${{__{name}}}", text)
-    params: Json = {"query": expr, "direction": query.get("direction") or "backward"}
-    if query.get("maxLines"):
-        params["limit"] = query["maxLines"]
-    params.update({"time": end} if instant else {"start": start, "end": end, "step": f"{step}ms"})
-    path = f"/loki/api/v1/query{'' if instant else '_range'}"
+    params: Json = {"query": expr}
+    if is_loki:
+        params["direction"] = query.get("direction") or "backward"
+        if query.get("maxLines"):
+            params["limit"] = query["maxLines"]
+        params.update({"time": end} if instant else {"start": start, "end": end, "step": f"{step}ms"})
+    else:
+        seconds = {"start": start / 10**9, "end": end / 10**9, "step": step / 1000}
+        params.update({"time": end / 10**9} if instant else seconds)
+    path = f"{'/loki' if is_loki else ''}/api/v1/query{'' if instant else '_range'}"
     sent = urllib.parse.urlencode(sorted(params.items()))
     try:
         status, _, body = ask(model, path, sent, {"X-Loki-Response-Encoding-Flags": "categorize-labels"})
@@ -550,8 +571,8 @@ def run_query(model: Json, query: Json, start: int, end: int) -> Json:
     text = body.decode(errors="replace")
     if status // 100 != 2:
         with contextlib.suppress(ValueError, TypeError, KeyError):
-            text = json.loads(text)["message"]
-        return {"error": text, "errorSource": "downstream", "status": 500}
+            text = json.loads(text)["message" if is_loki else "error"]
+        return {"error": text, "errorSource": "downstream", "status": 500 if is_loki else status}
     data = json.loads(text)["data"]
     kind, found = data["resultType"], data["result"]
     expr = f"Expr: {expr}"
@@ -607,6 +628,22 @@ class Grafana:
         }
         self.routes: Routes = {
             "GET /api/org": self.org,
+            "PUT /api/org": self.rename_org,
+            "GET /api/org/preferences": lambda _: self.preferences(),
+            "PATCH /api/org/preferences": self.change_preferences,
+            r"PATCH /api/org/users/(\d+)": self.change_role,
+            "GET /api/users/lookup": self.lookup,
+            r"PUT /api/users/(\d+)": self.change_user,
+            r"GET /api/users/(\d+)/orgs": self.orgs_of,
+            "POST /api/admin/users": self.make_user,
+            r"PUT /api/admin/users/(\d+)/password": self.change_password,
+            r"POST /api/admin/users/(\d+)/(enable|disable)": self.enable_user,
+            "GET /api/serviceaccounts/search": self.service_accounts,
+            "POST /api/serviceaccounts": self.make_service_account,
+            r"PATCH /api/serviceaccounts/(\d+)": self.change_service_account,
+            r"GET /api/serviceaccounts/(\d+)/tokens": self.tokens,
+            r"POST /api/serviceaccounts/(\d+)/tokens": self.make_token,
+            r"DELETE /api/serviceaccounts/(\d+)/tokens/(\d+)": self.delete_token,
             "GET /api/user": self.user,
             "GET /api/admin/settings": self.admin_settings,
             "POST /api/admin/provisioning/datasources/reload": self.reload_datasources,
@@ -618,6 +655,8 @@ class Grafana:
             "POST /api/ds/query": self.query,
             "GET /api/dashboards/uid/([^/]+)": self.dashboard,
             "GET /api/search": self.search,
+            "GET /api/folders": self.folders,
+            "DELETE /api/folders/([^/]+)": self.delete_folder,
         }
 
     def provision(self) -> None:
@@ -631,12 +670,22 @@ class Grafana:
         self.dashboards.provision()
         self.dashboards.watch()
 
-    def sign_in(self, authorization: str) -> str:
-        """Return the name of the user who asks: empty when it is nobody, and nobody is allowed."""
+    def sign_in(self, authorization: str) -> tuple[str, str, bool]:
+        """Return name, role and power over the server of who asks: an empty name when nobody does, which is allowed."""
         scheme, _, token = authorization.partition(" ")
+        if scheme.lower() == "bearer":
+            with self.store.open() as db:
+                account = db.execute(
+                    "select service_account.* from token join service_account on account = service_account.id "
+                    "where hash = ? and not is_disabled",
+                    (hashlib.sha256(token.encode()).hexdigest(),),
+                ).fetchone()
+            if not account:
+                raise refused("Invalid API key", "api-key.invalid")
+            return f"sa-1-{account['name']}", account["role"], False
         if scheme.lower() != "basic":
             if self.settings.flag("auth.anonymous", "enabled"):
-                return ""
+                return "", "Viewer", False
             raise refused("Unauthorized", "auth.unauthorized")
         try:
             name, _, password = base64.b64decode(token).decode().partition(":")
@@ -648,7 +697,9 @@ class Grafana:
             if tries < 5 or self.settings.flag("security", "disable_brute_force_login_protection"):
                 user = db.execute("select * from user where lower(login) = ?", (name.lower(),)).fetchone()
                 if user and hmac.compare_digest(user["password"], hashed(password, user["salt"])):
-                    return str(user["login"])
+                    if user["is_disabled"]:
+                        raise refused("Invalid username or password", "password-auth.failed")
+                    return user["login"], user["role"], bool(user["is_admin"])
                 db.execute("insert into login_attempt values (?, ?)", (name.lower(), time.time()))
         raise refused("Invalid username or password", "password-auth.failed")
 
@@ -668,22 +719,183 @@ class Grafana:
             return Answer(501, {"message": "The stand-in signs nobody up"})
         return Answer(401, {"message": "User signup is disabled"})
 
+    def setting(self, name: str, default: str) -> str:
+        """Return a setting of the organization."""
+        with self.store.open() as db:
+            row = db.execute("select value from setting where name = ?", (name,)).fetchone()
+        return str(row["value"]) if row else default
+
+    def set_setting(self, name: str, value: str) -> None:
+        """Set a setting of the organization."""
+        with self.store.open() as db:
+            db.execute("insert or replace into setting values (?, ?)", (name, value))
+
     def org(self, _: Request) -> Json:
         """Answer GET /api/org."""
         address = dict.fromkeys(("address1", "address2", "city", "zipCode", "state", "country"), "")
-        return {"id": 1, "name": "Main Org.", "address": address}
+        return {"id": 1, "name": self.setting("org", "Main Org."), "address": address}
+
+    def rename_org(self, request: Request) -> Json:
+        """Answer PUT /api/org."""
+        self.set_setting("org", request.body["name"])
+        return {"message": "Organization updated"}
+
+    def preferences(self) -> Json:
+        """Answer GET /api/org/preferences."""
+        preferences: Json = json.loads(self.setting("preferences", "{}"))
+        return preferences
+
+    def change_preferences(self, request: Request) -> Json:
+        """Answer PATCH /api/org/preferences."""
+        changed = self.preferences() | request.body
+        # An empty one is left out.
+        self.set_setting("preferences", json.dumps({key: value for key, value in changed.items() if value}))
+        return {"message": "Preferences updated"}
+
+    def found_user(self, where: str, value: object) -> Json:
+        """Return a user's row."""
+        with self.store.open() as db:
+            row = db.execute(f"select * from user where {where}", {"value": value}).fetchone()  # noqa: S608
+        if not row:
+            raise Answer(404, {"message": "user not found", "messageId": "user.not-found"})
+        return dict(row)
+
+    @staticmethod
+    def shown_user(row: Json) -> Json:
+        """Return a user as the API shows it."""
+        flags = ("External", "ExternallySynced", "GrafanaAdminExternallySynced", "Provisioned")
+        known = {key: row[key] for key in ("id", "login", "email", "name")} | {
+            "uid": f"stand-in-{row['id']}",
+            "orgId": 1,
+        }
+        empty = {"theme": "", "authLabels": [], **{f"is{flag}": False for flag in flags}}
+        empty["avatarUrl"] = "/public/img/user_profile.png"
+        power = {"isDisabled": bool(row["is_disabled"]), "isGrafanaAdmin": bool(row["is_admin"])}
+        return {**known, **empty, **power, "createdAt": row["created"], "updatedAt": row["created"]}
 
     def user(self, request: Request) -> Json:
         """Answer GET /api/user."""
         if not request.user:
             raise Answer(401, {"message": "Unauthorized"}, UTF8_JSON)
+        return self.shown_user(self.found_user("login = :value", request.user))
+
+    def lookup(self, request: Request) -> Json:
+        """Answer GET /api/users/lookup."""
+        wanted = request.params["loginOrEmail"][0]
+        return self.shown_user(self.found_user("login = :value or email = :value", wanted))
+
+    def orgs_of(self, request: Request) -> list[Json]:
+        """Answer GET /api/users/<id>/orgs."""
+        row = self.found_user("id = :value", request.args[0])
+        return [{"orgId": 1, "name": self.setting("org", "Main Org."), "role": row["role"]}]
+
+    def rows(self, statement: str, *values: object) -> list[Json]:
+        """Ask the database."""
         with self.store.open() as db:
-            created = db.execute("select created from user where login = ?", (request.user,)).fetchone()["created"]
-        flags = ("Disabled", "External", "ExternallySynced", "GrafanaAdminExternallySynced", "Provisioned")
-        known = {"id": 1, "uid": "stand-in", "login": request.user, "email": "admin@localhost", "orgId": 1}
-        empty = {"name": "", "theme": "", "authLabels": [], **{f"is{flag}": False for flag in flags}}
-        empty["avatarUrl"] = "/public/img/user_profile.png"
-        return {**known, **empty, "isGrafanaAdmin": True, "createdAt": created, "updatedAt": created}
+            return [dict(row) for row in db.execute(statement, values)]
+
+    def change(self, statement: str, *values: object) -> sqlite3.Cursor:
+        """Change the database."""
+        with self.store.open() as db:
+            return db.execute(statement, values)
+
+    def make_user(self, request: Request) -> Json:
+        """Answer POST /api/admin/users."""
+        wanted = request.body
+        if len(wanted["password"]) < 4:
+            raise Answer(400, {"message": "Password is missing or too short"})
+        try:
+            made = self.change(
+                "insert into user (login, email, name, created, role, salt, password) values (?, ?, ?, ?, ?, '', '')",
+                *(wanted["login"], wanted.get("email") or wanted["login"], wanted.get("name", ""), now(), "Viewer"),
+            )
+        except sqlite3.IntegrityError as error:
+            raise Answer(412, {"message": "user already exists"}) from error
+        with self.store.open() as db:
+            self.store.set_password(db, wanted["password"], int(made.lastrowid or 0))
+        return {"id": made.lastrowid, "uid": f"stand-in-{made.lastrowid}", "message": "User created"}
+
+    def change_user(self, request: Request) -> Json:
+        """Answer PUT /api/users/<id>."""
+        wanted = request.body
+        row = self.found_user("id = :value", request.args[0])
+        values = (wanted["login"], wanted["email"], wanted.get("name", ""), row["id"])
+        self.change("update user set login = ?, email = ?, name = ? where id = ?", *values)
+        return {"message": "User updated"}
+
+    def change_role(self, request: Request) -> Json:
+        """Answer PATCH /api/org/users/<id>."""
+        row = self.found_user("id = :value", request.args[0])
+        self.change("update user set role = ? where id = ?", request.body["role"], row["id"])
+        return {"message": "Organization user updated"}
+
+    def change_password(self, request: Request) -> Json:
+        """Answer PUT /api/admin/users/<id>/password."""
+        row = self.found_user("id = :value", request.args[0])
+        with self.store.open() as db:
+            self.store.set_password(db, request.body["password"], row["id"])
+        return {"message": "User password updated"}
+
+    def enable_user(self, request: Request) -> Json:
+        """Answer POST /api/admin/users/<id>/enable and …/disable."""
+        row = self.found_user("id = :value", request.args[0])
+        self.change("update user set is_disabled = ? where id = ?", request.args[1] == "disable", row["id"])
+        return {"message": f"User {request.args[1]}d"}
+
+    @staticmethod
+    def shown_service_account(row: Json) -> Json:
+        """Return a service account as the API shows it."""
+        known = {"id": row["id"], "name": row["name"], "login": f"sa-1-{row['name']}", "orgId": 1, "role": row["role"]}
+        return {**known, "isDisabled": bool(row["is_disabled"]), "tokens": 0, "avatarUrl": ""}
+
+    def service_accounts(self, _: Request) -> Json:
+        """Answer GET /api/serviceaccounts/search."""
+        shown = [self.shown_service_account(row) for row in self.rows("select * from service_account")]
+        return {"totalCount": len(shown), "serviceAccounts": shown, "page": 1, "perPage": 1000}
+
+    def service_account(self, ident: object) -> Json:
+        """Return a service account's row."""
+        for row in self.rows("select * from service_account where id = ?", ident):
+            return row
+        raise Answer(404, {"message": "service account not found"})
+
+    def make_service_account(self, request: Request) -> Answer:
+        """Answer POST /api/serviceaccounts."""
+        try:
+            made = self.change(
+                "insert into service_account (name, role) values (?, ?)", request.body["name"], request.body["role"]
+            )
+        except sqlite3.IntegrityError as error:
+            raise Answer(400, {"message": "service account already exists"}) from error
+        return Answer(201, self.shown_service_account(self.service_account(made.lastrowid)))
+
+    def change_service_account(self, request: Request) -> Json:
+        """Answer PATCH /api/serviceaccounts/<id>."""
+        row = self.service_account(request.args[0])
+        disabled = request.body.get("isDisabled", bool(row["is_disabled"]))
+        values = (request.body.get("role") or row["role"], disabled, row["id"])
+        self.change("update service_account set role = ?, is_disabled = ? where id = ?", *values)
+        shown = self.shown_service_account(self.service_account(row["id"]))
+        return {"id": row["id"], "message": "Service account updated", "name": row["name"], "serviceaccount": shown}
+
+    def tokens(self, request: Request) -> list[Json]:
+        """Answer GET /api/serviceaccounts/<id>/tokens."""
+        row = self.service_account(request.args[0])
+        return self.rows("select id, name from token where account = ?", row["id"])
+
+    def make_token(self, request: Request) -> Json:
+        """Answer POST /api/serviceaccounts/<id>/tokens."""
+        row, key = self.service_account(request.args[0]), "glsa" + "_" + secrets.token_urlsafe(24)
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        made = self.change(
+            "insert into token (account, name, hash) values (?, ?, ?)", row["id"], request.body["name"], digest
+        )
+        return {"id": made.lastrowid, "name": request.body["name"], "key": key}
+
+    def delete_token(self, request: Request) -> Json:
+        """Answer DELETE /api/serviceaccounts/<id>/tokens/<id>."""
+        self.change("delete from token where account = ? and id = ?", *request.args)
+        return {"message": "Service account token deleted"}
 
     def admin_settings(self, _: Request) -> Json:
         """Answer GET /api/admin/settings, without the secrets."""
@@ -770,7 +982,7 @@ class Grafana:
         results: Json = {}
         for query in body["queries"]:
             _, model = self.model((query.get("datasource") or {}).get("uid", ""))
-            if query.get("queryType", "range") not in {"range", "instant"}:
+            if model["type"] == "loki" and query.get("queryType", "range") not in {"range", "instant"}:
                 message = "An error occurred within the plugin"
                 raise Answer(500, {"message": message, "messageId": "plugin.requestFailureError", "statusCode": 500})
             results[query.setdefault("refId", "A")] = run_query(model, query, start, end)
@@ -816,15 +1028,34 @@ class Grafana:
         kinds = request.params.get("type", ["dash-folder", "dash-db"])
         words = request.params.get("query", [""])[0].lower()
         uids = request.params.get("dashboardUIDs")
+        folders = request.params.get("folderUIDs")
         found = []
         for row in self.stored("true order by is_folder desc, lower(title)"):
             kind = "dash-folder" if row["is_folder"] else "dash-db"
             if kind in kinds and words in row["title"].lower() and (not uids or row["uid"] in uids):
+                if folders and (row["folder_uid"] or "general") not in folders:
+                    continue
                 hit = {key: row[key] for key in ("id", "uid", "title", "url")}
                 tags = json.loads(row["data"] or "{}").get("tags") or []
                 hit.update(type=kind, tags=tags, uri=f"db/{row['slug']}", **self.folder(row))
                 found.append({**hit, "orgId": 1, "slug": "", "isStarred": False, "sortMeta": 0, "isDeleted": False})
         return found
+
+    def folders(self, _: Request) -> list[Json]:
+        """Answer GET /api/folders."""
+        rows = self.stored("is_folder order by lower(title)")
+        return [{"id": row["id"], "uid": row["uid"], "title": row["title"]} for row in rows]
+
+    def delete_folder(self, request: Request) -> Json:
+        """Answer DELETE /api/folders/<uid>, which takes along what is in it, unless that is provisioned."""
+        for row in self.stored("is_folder and uid = ?", request.args[0]):
+            with self.store.open() as db:
+                inside = db.execute("select provider from dashboard where folder_uid = ?", (row["uid"],)).fetchall()
+                if any(it["provider"] for it in inside):
+                    raise Answer(400, {"message": "provisioned dashboard cannot be deleted"})
+                db.execute("delete from dashboard where uid = ? or folder_uid = ?", (row["uid"], row["uid"]))
+            return {"message": f"Folder {row['title']} deleted", "title": row["title"], "id": row["id"]}
+        raise Answer(404, {"message": "folder not found", "status": "not-found"})
 
 
 class Request(BaseHTTPRequestHandler):
@@ -867,7 +1098,7 @@ class Request(BaseHTTPRequestHandler):
         if handler:
             return handler(self)
         try:
-            self.user = self.grafana.sign_in(self.headers.get("Authorization", ""))
+            self.user, role, rules = self.grafana.sign_in(self.headers.get("Authorization", ""))
         except Answer:
             if path.startswith("/api"):
                 raise
@@ -875,7 +1106,8 @@ class Request(BaseHTTPRequestHandler):
             return Answer(302, "", "text/html; charset=utf-8", Location=f"/login{target}")
         if not path.startswith("/api"):
             return Answer(200 if re.fullmatch("|/explore|/dashboards.*|/d/.*", path) else 404, PAGE, HTML)
-        if path.startswith("/api/admin/") and not self.user:
+        changes = self.command not in ("GET", "HEAD") and path != "/api/ds/query"
+        if (path.startswith(("/api/admin/", "/api/users/")) and not rules) or (changes and role != "Admin"):
             message = "You'll need additional permissions to perform this action."
             return Answer(403, {"message": message, "title": "Access denied"}, UTF8_JSON)
         handler = self.handler(self.grafana.routes, path)

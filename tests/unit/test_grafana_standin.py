@@ -180,9 +180,11 @@ class Grafana:
             timeout=60,
         )
 
-    def ask(self, path: str, auth: str | None = f"chief:{PASSWORD}", body: object = None, method: str = "") -> Answer:
+    def ask(
+        self, path: str, auth: str | None = f"chief:{PASSWORD}", body: object = None, method: str = "", bearer: str = ""
+    ) -> Answer:
         """Send a request."""
-        headers = {"Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {bearer}"} if bearer else {})
         if auth:
             headers["Authorization"] = "Basic " + base64.b64encode(auth.encode()).decode()
         data = None if body is None else json.dumps(body).encode()
@@ -494,6 +496,84 @@ def test_security_headers(grafana: Grafana) -> None:
     assert headers["Cache-Control"] == "no-store"
 
 
+# --- Accounts ---
+
+
+def test_the_organizations_name_and_preferences_can_be_changed(fresh: Grafana) -> None:
+    fresh.start()
+    assert fresh.ask("/api/org", body={"name": "Shop"}, method="PUT").status == 200
+    assert fresh.ask("/api/org").json["name"] == "Shop"
+    assert fresh.ask("/api/org/preferences").json.get("timezone", "") == ""
+    for changed in ({"timezone": "utc", "weekStart": "monday"}, {"theme": "light"}):
+        assert fresh.ask("/api/org/preferences", body=changed, method="PATCH").status == 200
+    found = fresh.ask("/api/org/preferences").json
+    assert (found["timezone"], found["weekStart"], found["theme"]) == ("utc", "monday", "light")
+
+
+def test_a_users_account(fresh: Grafana) -> None:
+    fresh.start()
+    assert fresh.ask("/api/users/lookup?loginOrEmail=ada").status == 404
+    ada = {"login": "ada", "email": "ada@example.org", "name": "Ada", "password": "one password"}
+    made = fresh.ask("/api/admin/users", body=ada)
+    assert made.status == 200
+    ident = made.json["id"]
+    assert fresh.ask("/api/admin/users", body=ada).status == 412
+    found = fresh.ask("/api/users/lookup?loginOrEmail=ada").json
+    assert {key: found[key] for key in ("id", "login", "email", "name", "isDisabled", "isExternal")} == {
+        "id": ident,
+        "login": "ada",
+        "email": "ada@example.org",
+        "name": "Ada",
+        "isDisabled": False,
+        "isExternal": False,
+    }
+    assert [(it["orgId"], it["role"]) for it in fresh.ask(f"/api/users/{ident}/orgs").json] == [(1, "Viewer")]
+    log_in = "ada:one password"
+    assert fresh.ask("/api/org", auth=log_in).status == 200
+    assert fresh.ask("/api/org", auth=log_in, body={"name": "Hers"}, method="PUT").status == 403
+    assert fresh.ask("/api/admin/settings", auth=log_in).status == 403
+
+    assert fresh.ask(f"/api/org/users/{ident}", body={"role": "Editor"}, method="PATCH").status == 200
+    assert fresh.ask(f"/api/users/{ident}/orgs").json[0]["role"] == "Editor"
+    changed = {"login": "ada", "email": "countess@example.org", "name": "Countess"}
+    assert fresh.ask(f"/api/users/{ident}", body=changed, method="PUT").status == 200
+    assert fresh.ask("/api/users/lookup?loginOrEmail=countess@example.org").json["name"] == "Countess"
+    path = f"/api/admin/users/{ident}/password"
+    assert fresh.ask(path, body={"password": "two passwords"}, method="PUT").status == 200
+    assert fresh.ask("/api/org", auth=log_in).status == 401
+    log_in = "ada:two passwords"
+    assert fresh.ask("/api/org", auth=log_in).status == 200
+    assert fresh.ask(f"/api/admin/users/{ident}/disable", body={}).status == 200
+    assert fresh.ask("/api/org", auth=log_in).status == 401
+    assert fresh.ask("/api/users/lookup?loginOrEmail=ada").json["isDisabled"] is True
+    assert fresh.ask(f"/api/admin/users/{ident}/enable", body={}).status == 200
+    assert fresh.ask("/api/org", auth=log_in).status == 200
+
+
+def test_a_service_account_and_its_tokens(fresh: Grafana) -> None:
+    fresh.start()
+    made = fresh.ask("/api/serviceaccounts", body={"name": "ci", "role": "Viewer", "isDisabled": False})
+    assert made.status == 201
+    account = f"/api/serviceaccounts/{made.json['id']}"
+    (found,) = fresh.ask("/api/serviceaccounts/search?perpage=1000").json["serviceAccounts"]
+    assert (found["name"], found["role"], found["isDisabled"]) == ("ci", "Viewer", False)
+    token = fresh.ask(f"{account}/tokens", body={"name": "first"}).json
+
+    def lets_in() -> int:
+        return fresh.ask("/api/org", auth=None, bearer=token["key"]).status
+
+    assert lets_in() == 200
+    assert [(it["id"], it["name"]) for it in fresh.ask(f"{account}/tokens").json] == [(token["id"], "first")]
+    assert fresh.ask(account, body={"role": "Editor", "isDisabled": True}, method="PATCH").status == 200
+    (found,) = fresh.ask("/api/serviceaccounts/search?perpage=1000").json["serviceAccounts"]
+    assert (found["role"], found["isDisabled"]) == ("Editor", True)
+    assert lets_in() == 401
+    assert fresh.ask(account, body={"isDisabled": False}, method="PATCH").status == 200
+    assert lets_in() == 200
+    assert fresh.ask(f"{account}/tokens/{token['id']}", method="DELETE").status == 200
+    assert lets_in() == 401
+
+
 # --- Datasources ---
 
 
@@ -715,6 +795,43 @@ def test_search(grafana: Grafana) -> None:
         "all-logs"
     ]
     assert [item["uid"] for item in grafana.ask("/api/search?dashboardUIDs=top").json] == ["top"]
+
+
+def test_search_in_a_folder(grafana: Grafana) -> None:
+    (folder,) = [it for it in grafana.ask("/api/folders").json if it["title"] == "Team A"]
+    assert [it["uid"] for it in grafana.ask(f"/api/search?folderUIDs={folder['uid']}").json] == ["all-logs"]
+
+
+FOLDERS = """
+apiVersion: 1
+providers:
+- {{name: a, folder: First folder, folderUid: first, options: {{path: {etc}/first}}}}
+- {{name: b, folder: Second folder, folderUid: second, options: {{path: {etc}/second}}}}
+"""
+
+
+def test_a_folder_with_an_uid_of_its_own_stays_until_it_is_deleted(fresh: Grafana) -> None:
+    providers = fresh.etc / "provisioning/dashboards/files.yaml"
+    for name in ("first", "second"):
+        (fresh.etc / name).mkdir()
+        (fresh.etc / name / "one.json").write_text(json.dumps({"uid": f"in-{name}", "title": f"In {name}"}))
+    providers.write_text(FOLDERS.format(etc=fresh.etc))
+    fresh.start()
+    wait_for(lambda: fresh.ask("/api/dashboards/uid/in-second").status == 200, START_TIMEOUT)
+    assert fresh.ask("/api/dashboards/uid/in-second").json["meta"]["folderUid"] == "second"
+    assert {(it["uid"], it["title"]) for it in fresh.ask("/api/folders").json} == {
+        ("first", "First folder"),
+        ("second", "Second folder"),
+    }
+    fresh.stop()
+    providers.write_text(FOLDERS.format(etc=fresh.etc).replace("- {name: b", "# "))
+    fresh.start()
+    wait_for(lambda: fresh.ask("/api/dashboards/uid/in-second").status == 404, START_TIMEOUT)
+    wait_for(lambda: fresh.ask("/api/search?folderUIDs=second").json == [], START_TIMEOUT)
+    assert [it["uid"] for it in fresh.ask("/api/folders").json] == ["first", "second"]
+    assert fresh.ask("/api/folders/second", method="DELETE").status == 200
+    assert [it["uid"] for it in fresh.ask("/api/folders").json] == ["first"]
+    assert fresh.ask("/api/folders/second", method="DELETE").status == 404
 
 
 def test_dashboards_follow_their_files(fresh: Grafana) -> None:

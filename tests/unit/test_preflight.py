@@ -42,6 +42,8 @@ def asked(**changed: Any) -> dict[str, Any]:
         "grafana_loki_url": "http://127.0.0.1:3101",
         "grafana_admin_password": "a-password-of-our-own",
         "grafana_secret_key": "0123456789abcdef",
+        "grafana_org_url": "http://127.0.0.1:3100",
+        "grafana_org_admin_password": "a-password-of-our-own",
         "demo_app_http_port": 8000,
         **changed,
     }
@@ -74,6 +76,55 @@ def test_all_problems_are_told_at_once() -> None:
         asked(platform_runtime="docker", platform_retention="forever", grafana_admin_password="admin", loki_prot=1)
     )
     assert len(problems) == 4
+
+
+# --- Dashboards -------------------------------------------------------------------------------------------------------
+
+
+def test_a_dashboard_that_grafana_would_not_show_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "broken.json").write_text("{")
+    problem = only_problem(grafana_dashboards=[{"file": str(tmp_path / "broken.json")}])
+    assert f"{tmp_path}/broken.json is no JSON" in problem
+
+
+def test_a_dashboard_may_ask_the_data_sources_that_are_listed_and_no_others(tmp_path: Path) -> None:
+    (tmp_path / "own.json").write_text(
+        '{"uid": "own", "title": "Own", "panels": [{"type": "stat", "datasource": {"uid": "shop-db"}}]}'
+    )
+    own = {"grafana_dashboards": [{"file": str(tmp_path / "own.json")}]}
+    assert "asks the unknown data source shop-db; known are loki" in only_problem(**own)
+    assert problems_of(asked(**own, grafana_datasources=[{"name": "Shop", "uid": "shop-db", "type": "mysql"}])) == []
+
+
+def test_traces_are_looked_for_in_a_data_source_that_there_is() -> None:
+    assert "it is the uid of one of grafana_datasources" in only_problem(grafana_tracing_datasource="tempo")
+    tempo = {"name": "Tempo", "uid": "tempo", "type": "tempo"}
+    assert problems_of(asked(grafana_tracing_datasource="tempo", grafana_datasources=[tempo])) == []
+
+
+# --- People -----------------------------------------------------------------------------------------------------------
+
+ADA = {"login": "ada", "password": "hers alone"}
+
+
+@pytest.mark.parametrize(
+    ("users", "told"),
+    [
+        ([ADA, ADA], "grafana_org_users has ada more than once"),
+        ([ADA | {"login": "admin"}], "grafana_org_users has the administrator"),
+        ([ADA | {"password": "password"}], "the password of ada in grafana_org_users is one that everybody knows"),
+        ([ADA | {"password": "short"}], "shorter than 8 characters"),
+        ([ADA | {"role": "boss"}], "value of role must be one of: viewer, editor, admin"),
+        ([{"login": "ada"}], "missing required arguments: password"),
+    ],
+)
+def test_an_account_that_can_t_be_meant_is_refused(users: list[dict[str, str]], told: str) -> None:
+    assert any(told in problem for problem in problems_of(asked(grafana_org_users=users)))
+
+
+def test_people_and_programs_may_have_accounts() -> None:
+    programs = [{"name": "ci", "role": "viewer", "token_file": "/root/token"}]
+    assert problems_of(asked(grafana_org_users=[ADA], grafana_org_service_accounts=programs)) == []
 
 
 # --- Names and values -------------------------------------------------------------------------------------------------

@@ -37,6 +37,12 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "address that is none": ({"loki_http_listen_address": "logs.example"}, "is no IP address", "Set platform_address"),
     "file without a job": ({"promtail_log_files": [{"path": "/x"}]}, "promtail_log_files", "job"),
+    "dashboard that isn't there": (
+        {"grafana_dashboards": [{"file": "none.json"}, {"title": "Shop"}]},
+        "none.json can't be read",
+        "title and job, and maybe uid, folder and panels",
+    ),
+    "account without a password": ({"grafana_org_users": [{"login": "ada"}]}, "password", "grafana_org_users"),
     "mirror that does not answer": (
         {"platform_mirror_url": "http://10.89.77.2:81"},
         "can't be reached",

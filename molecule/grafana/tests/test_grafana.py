@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import Any
 
@@ -73,12 +74,93 @@ def test_the_data_source_has_its_fixed_uid_and_answers_a_query(host: Any) -> Non
     assert eventually(shown, otherwise=lambda: journal(host, "grafana", "loki"))
 
 
-def test_a_data_source_that_is_no_longer_listed_goes(hosts: Hosts) -> None:
-    assert {ask(host, "/api/datasources/uid/second")[0] for host in hosts} == {200}
-    code, output = run_playbook("molecule/grafana/converge.yml", second_datasource_is_gone=True)
+OURS = {"logstead-overview", "logstead-fastapi", "logstead-system", "logstead-trace"}
+
+
+def dashboards(host: Any) -> dict[str, str]:
+    """Return the uid of each dashboard's folder by the dashboard's own."""
+    return {it["uid"]: it.get("folderUid", "") for it in ask(host, "/api/search?type=dash-db")[1]}
+
+
+def folders(host: Any) -> set[str]:
+    return {it["uid"] for it in ask(host, "/api/folders")[1]}
+
+
+def test_dashboards_are_there_with_fixed_uids_in_folders_with_fixed_uids(host: Any) -> None:
+    found = dashboards(host)
+    assert {uid for uid, folder in found.items() if folder == "logstead-log-platform"} == OURS
+    assert (found["app-shop"], found["team"]) == ("logstead-applications", "logstead-team")
+    assert folders(host) == {"logstead-log-platform", "logstead-applications", "logstead-team"}
+    _, team = ask(host, "/api/dashboards/uid/team")
+    assert (team["dashboard"]["title"], team["meta"]["provisioned"]) == ("A team's own", True)
+    _, shop = ask(host, "/api/dashboards/uid/app-shop")
+    assert "shop" in [variable.get("query") for variable in shop["dashboard"]["templating"]["list"]]
+
+
+def test_people_and_programs_have_what_their_roles_allow(host: Any) -> None:
+    assert ask(host, "/api/org")[1]["name"] == "A shop"
+    assert ask(host, "/api/org/preferences")[1]["weekStart"] == "monday"
+    as_ada = "--user", "ada:only-ada-knows"
+    assert fetch(host, f"{GRAFANA}/api/org", *as_ada)[0] == 200
+    assert fetch(host, f"{GRAFANA}/api/admin/settings", *as_ada)[0] == 403
+    _, ada = ask(host, "/api/users/lookup?loginOrEmail=ada")
+    assert [it["role"] for it in ask(host, f"/api/users/{ada['id']}/orgs")[1]] == ["Editor"]
+    token = host.file("/root/ci.token")
+    assert (token.mode, token.user) == (0o600, "root")
+    bearer = "--header", f"Authorization: Bearer {token.content_string.strip()}"
+    assert fetch(host, f"{GRAFANA}/api/org", *bearer)[0] == 200
+    assert fetch(host, f"{GRAFANA}/api/org", *bearer, "--request", "PUT", "--data", '{"name": "Mine"}')[0] == 403
+
+
+def test_what_is_refused_leaves_what_is_there(hosts: Hosts) -> None:
+    for host in hosts:
+        before = dashboards(host)
+    broken = [{"file": "molecule/grafana/files/none.json"}, {"title": "Overview", "job": "x", "folder": "Log platform"}]
+    code, output = run_playbook("molecule/grafana/converge.yml", grafana_dashboards=broken)
+    assert code == 2, output
+    assert "none.json can't be read" in output, output
+    assert "which Overview has already" in re.sub(r"\s+", " ", output), output
+    for host in hosts:
+        assert dashboards(host) == before
+        check_service(host, "grafana")
+
+
+def test_another_password_is_carried_out_and_a_lost_token_made_anew_and_neither_is_shown(hosts: Hosts) -> None:
+    lost = hosts.check_output("cat /root/ci.token && rm /root/ci.token")
+    code, output = run_playbook("molecule/grafana/converge.yml", "-vvv", "--diff", adas_password="another-of-adas")
     assert code == 0, output
-    assert {ask(host, "/api/datasources/uid/second")[0] for host in hosts} == {404}
-    assert {ask(host, "/api/datasources/uid/loki")[0] for host in hosts} == {200}
+    tokens = hosts.check_output("cat /root/ci.token")
+    for host, old, new in zip(hosts, lost, tokens):
+        assert fetch(host, f"{GRAFANA}/api/org", "--user", "ada:another-of-adas")[0] == 200
+        assert fetch(host, f"{GRAFANA}/api/org", "--header", f"Authorization: Bearer {new}")[0] == 200
+        assert fetch(host, f"{GRAFANA}/api/org", "--header", f"Authorization: Bearer {old}")[0] == 401
+    # What was given on the command line is shown at its beginning, by Ansible itself.
+    shown = [line for line in output.splitlines() if "another-of-adas" in line or any(it in line for it in tokens)]
+    assert not shown
+
+
+def test_what_is_taken_off_the_lists_goes_and_people_can_come_back(hosts: Hosts) -> None:
+    code, output = run_playbook("molecule/grafana/converge.yml", is_taken_off_the_lists=True)
+    assert code == 0, output
+    for host in hosts:
+        assert ask(host, "/api/datasources/uid/second")[0] == 404
+        assert ask(host, "/api/datasources/uid/loki")[0] == 200
+        assert set(dashboards(host)) == OURS
+        assert folders(host) == {"logstead-log-platform"}
+        assert fetch(host, f"{GRAFANA}/api/org", "--user", "ada:another-of-adas")[0] == 401
+        assert ask(host, "/api/users/lookup?loginOrEmail=ada")[1]["isDisabled"] is True
+        token = host.file("/root/ci.token").content_string.strip()
+        assert fetch(host, f"{GRAFANA}/api/org", "--header", f"Authorization: Bearer {token}")[0] == 401
+    code, output = run_playbook("molecule/grafana/converge.yml", is_taken_off_the_lists=True)
+    assert code == 0, output
+    assert len(re.findall(r"changed=0 .*failed=0", output)) == 2, output
+    code, output = run_playbook("molecule/grafana/converge.yml")
+    assert code == 0, output
+    for host in hosts:
+        assert set(dashboards(host)) == OURS | {"app-shop", "team"}
+        assert fetch(host, f"{GRAFANA}/api/org", "--user", "ada:only-ada-knows")[0] == 200
+        token = host.file("/root/ci.token").content_string.strip()
+        assert fetch(host, f"{GRAFANA}/api/org", "--header", f"Authorization: Bearer {token}")[0] == 200
 
 
 def test_calls_nobody_and_keeps_its_secrets(host: Any) -> None:

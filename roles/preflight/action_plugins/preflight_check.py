@@ -6,9 +6,10 @@ It runs on the controller and reads what the host has in variables and facts; it
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import ipaddress
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ ROLES = Path(__file__).parents[2]
 # Each group of hosts runs the role of the same name.
 COMPONENTS = ("loki", "promtail", "grafana", "demo_app")
 # These run on the hosts of several groups.
-COMMON = {"logrotate": ("demo_app", "promtail")}
+COMMON = {"logrotate": ("demo_app", "promtail"), "grafana_org": ("grafana",)}
 OLDEST_RELEASE = {"Debian": 12, "Ubuntu": 22.04}
 OLDEST_SYSTEMD = 249  # Ubuntu 22.04
 OLDEST_PYTHON = (3, 9)  # what ansible-core 2.19 and the modules need
@@ -33,6 +34,7 @@ OLDEST_PYTHON_OF_APP = (3, 11)
 PERIOD = re.compile(r"(\d+)([hdwy])")
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 SAMPLED_LEVELS = ("DEBUG", "INFO")
+SHORTEST_PASSWORD = 8
 PUBLIC_SECRETS = {
     "grafana_admin_password": ("", "admin", "admin123", "password", "changeme"),
     "grafana_secret_key": ("", "logstead-dev-only", "SW2YcwTIb9zpOOhoPsMm"),
@@ -45,6 +47,17 @@ def options_of(role: str) -> dict[str, Any]:
     text = (ROLES / role / "meta" / "argument_specs.yml").read_text()
     options: dict[str, Any] = yaml_load(text)["argument_specs"].get("main", {}).get("options", {})
     return options
+
+
+@cache
+def dashboards_filter() -> Any:
+    """Return the module of the role grafana that reads dashboards."""
+    spec = importlib.util.spec_from_file_location("grafana_dashboards", ROLES / "grafana/filter_plugins/dashboards.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @cache
@@ -143,6 +156,21 @@ def check_sampling(asked: Variables) -> Problems:
                 yield f"{name} keeps {share!r} of {level}; a share is more than 0 and at most 1."
 
 
+def check_dashboards(asked: Variables) -> Problems:
+    """Find dashboards that Grafana would not show, and links to traces that lead nowhere."""
+    sources = [source for source in asked.get("grafana_datasources") or [] if isinstance(source, Mapping)]
+    known = ["loki", *(str(source["uid"]) for source in sources if source.get("uid"))]
+    tracing = asked.get("grafana_tracing_datasource")
+    if "grafana" not in asked["group_names"]:
+        return
+    if tracing and tracing not in known[1:]:
+        yield f"grafana_tracing_datasource is {tracing!r}; it is the uid of one of grafana_datasources, or empty."
+    entries = asked.get("grafana_dashboards")
+    if isinstance(entries, Sequence) and not isinstance(entries, str):
+        own = str(ROLES / "grafana" / "files" / "dashboards")
+        yield from dashboards_filter().dashboard_problems(entries, known, str(ROLES.parent), own)
+
+
 def check_ports(asked: Variables) -> Problems:
     """Find two services of one host on one port."""
     ports: dict[int, str] = {}
@@ -196,15 +224,34 @@ def check_secrets(asked: Variables) -> Problems:
             )
 
 
+def check_people(asked: Variables) -> Problems:
+    """Find accounts that are listed twice, that are the administrator's, or whose password everybody knows."""
+    users = [user for user in asked.get("grafana_org_users") or [] if isinstance(user, Mapping)]
+    logins = [str(user.get("login")) for user in users]
+    for login in sorted({login for login in logins if logins.count(login) > 1}):
+        yield f"grafana_org_users has {login} more than once; give each person one account."
+    if asked.get("grafana_org_admin_user", "admin") in logins:
+        yield "grafana_org_users has the administrator, whom grafana_admin_user and grafana_admin_password are for."
+    for user in users:
+        password = str(user.get("password") or "")
+        if len(password) < SHORTEST_PASSWORD or password in PUBLIC_SECRETS["grafana_admin_password"]:
+            yield (
+                f"the password of {user.get('login')} in grafana_org_users is one that everybody knows, or shorter "
+                f"than {SHORTEST_PASSWORD} characters. Set another one, in a vault."
+            )
+
+
 CHECKS: tuple[Callable[[Variables], Problems], ...] = (
     check_names,
     check_values,
     check_host,
     check_periods,
     check_sampling,
+    check_dashboards,
     check_ports,
     check_connections,
     check_secrets,
+    check_people,
 )
 
 

@@ -53,7 +53,12 @@ options:
           - Command that acts on the file, run just before it is moved in, so that an interrupted run repeats it.
         type: str
       restart: {description: Whether the unit reads the file only when it starts., type: bool, default: true}
-  absent: {description: Files that must not be there., type: list, elements: path, default: []}
+  absent:
+    description:
+      - Files that must not be there. A pattern, such as C(*.json), means all but O(files).
+    type: list
+    elements: path
+    default: []
   reads:
     description: Other files and links that the unit reads only when it starts.
     type: list

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import glob
 import grp
 import os
 import pwd
@@ -161,7 +162,9 @@ def move_in(file: File, staged: Path) -> None:
 def put_in_place(files: list[File], absent: list[Path], check_mode: bool) -> tuple[bool, list[dict[str, str]]]:
     """Bring all files into the wanted state; return whether that asks for a restart, and Ansible's diffs."""
     different = [file for file in files if file.differs()]
-    superfluous = [path for path in absent if path.is_symlink() or path.exists()]
+    wanted = {file.path for file in files}
+    found = [Path(name) for path in absent for name in sorted(glob.glob(str(path)))]
+    superfluous = [path for path in found if path not in wanted]
     restart = any(file.restart for file in different) or bool(superfluous)
     diffs = [file.diff() for file in different] + [diff_of_absent(path) for path in superfluous]
     with tempfile.TemporaryDirectory(prefix="systemd-app-") as folder:

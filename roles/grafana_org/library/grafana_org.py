@@ -1,0 +1,317 @@
+#!/usr/bin/python
+# Copyright (c) logstead contributors
+# SPDX-License-Identifier: MIT
+"""Ansible module: keep Grafana's organization, people and service accounts in step with what is listed."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import quote
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.urls import open_url
+
+DOCUMENTATION = r"""
+module: grafana_org
+short_description: Keep Grafana's organization, people and service accounts in step with what is listed
+description:
+  - It talks to Grafana's HTTP API as the administrator, in the organization that the administrator is in.
+  - Whom it has made, it remembers in a file. Who is in that file and no longer listed is disabled, and can be enabled
+    again with everything that is theirs. Accounts that it hasn't made are left alone.
+options:
+  url: {description: Address of Grafana., type: str, required: true}
+  user: {description: Log-in name of the administrator., type: str, required: true}
+  password: {description: The administrator's password., type: str, required: true}
+  name: {description: Name of the organization., type: str}
+  preferences:
+    description: The organization's preferences; what isn't set stays.
+    type: dict
+    default: {}
+    suboptions:
+      theme: {description: C(light), C(dark) or C(system)., type: str}
+      timezone: {description: "C(utc), C(browser), or a time zone's name.", type: str}
+      week_start: {description: First day of the week., type: str}
+      home_dashboard: {description: The uid of a dashboard., type: str}
+  users:
+    description: People with an account of their own.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      login: {description: Log-in name., type: str, required: true}
+      email: {description: Address., type: str}
+      name: {description: Name that is shown., type: str, default: ""}
+      role: {description: Role in the organization., type: str, choices: [viewer, editor, admin], default: viewer}
+      password: {description: Password., type: str, required: true}
+  service_accounts:
+    description: Accounts for programs.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name: {description: Name., type: str, required: true}
+      role: {description: Role in the organization., type: str, choices: [viewer, editor, admin], default: viewer}
+      token_file: {description: File for a token., type: path}
+  memory: {description: File in which it remembers whom it has made., type: path, required: true}
+author: [logstead contributors]
+"""
+
+RETURN = r"""
+done: {description: "What was done, or would be in check mode.", type: list, elements: str, returned: always}
+"""
+
+PREFERENCES = {
+    "theme": "theme",
+    "timezone": "timezone",
+    "week_start": "weekStart",
+    "home_dashboard": "homeDashboardUID",
+}
+TOKEN_NAME = "logstead-"  # noqa: S105 - the beginning of a name
+
+
+class GrafanaError(Exception):
+    """Says what Grafana answers to what, and what to do."""
+
+
+class Grafana:
+    """Grafana's HTTP API as the administrator. In check mode, it only reads."""
+
+    def __init__(self, url: str, user: str, password: str, check_mode: bool) -> None:
+        self.url = url
+        self.log_in = {"url_username": user, "url_password": password, "force_basic_auth": True}
+        self.check_mode = check_mode
+        self.done: list[str] = []
+
+    def send(self, method: str, path: str, body: Any = None, **log_in: Any) -> tuple[int, Any]:
+        """Send a request; return the status and the JSON."""
+        try:
+            with open_url(
+                self.url + path,
+                method=method,
+                data=None if body is None else json.dumps(body).encode(),
+                headers={"Content-Type": "application/json", **log_in.pop("headers", {})},
+                timeout=30,
+                use_proxy=False,
+                **(log_in or self.log_in),
+            ) as answer:
+                return answer.status, json.loads(answer.read() or "null")
+        except HTTPError as error:
+            with error:
+                return error.code, error.read().decode(errors="replace")
+        except (OSError, HTTPException, ValueError) as error:
+            raise GrafanaError(f"Grafana at {self.url} doesn't answer {method} {path}: {error}") from error
+
+    def get(self, path: str, *, missing: Any = None) -> Any:
+        """Return what is at a path; `missing` if there is nothing."""
+        status, answer = self.send("GET", path)
+        if status == 404 and missing is not None:
+            return missing
+        if status != 200:
+            raise GrafanaError(f"Grafana answers {status} to GET {path}: {answer}")
+        return answer
+
+    def do(self, what: str, method: str, path: str, body: Any) -> Any:
+        """Change something, and keep in mind what; in check mode, keep that in mind alone."""
+        self.done.append(what)
+        if self.check_mode:
+            return {}
+        status, answer = self.send(method, path, body)
+        if status not in (200, 201):
+            raise GrafanaError(f"Grafana answers {status} to {method} {path} ({what}): {answer}")
+        return answer
+
+    def is_there(self) -> bool:
+        """Tell whether Grafana answers the administrator."""
+        try:
+            return self.lets_in()
+        except GrafanaError:
+            return False
+
+    def lets_in(self, **log_in: Any) -> bool:
+        """Tell whether somebody may log in."""
+        return self.send("GET", "/api/org", **log_in)[0] == 200
+
+
+def converge_organization(grafana: Grafana, name: str | None, preferences: dict[str, Any]) -> None:
+    """Have the organization's name and preferences as wanted."""
+    if name and grafana.get("/api/org")["name"] != name:
+        grafana.do("named the organization", "PUT", "/api/org", {"name": name})
+    wanted = {PREFERENCES[key]: value for key, value in preferences.items() if value is not None}
+    present = grafana.get("/api/org/preferences") if wanted else {}
+    changed = {key: value for key, value in wanted.items() if present.get(key, "") != value}
+    if changed:
+        grafana.do(f"set {', '.join(sorted(changed))}", "PATCH", "/api/org/preferences", changed)
+
+
+def converge_user(grafana: Grafana, wanted: dict[str, Any], organization: int) -> None:
+    """Have one person's account as wanted, in the organization with this id."""
+    login, role = wanted["login"], wanted["role"].capitalize()
+    shown = {"login": login, "name": wanted["name"], "email": wanted["email"] or f"{login}@localhost"}
+    found = grafana.get(f"/api/users/lookup?loginOrEmail={quote(login)}", missing={})
+    if not found:
+        made = grafana.do(
+            f"made the user {login}", "POST", "/api/admin/users", {**shown, "password": wanted["password"]}
+        )
+        found = {"id": made.get("id"), **shown}
+        if grafana.check_mode:
+            return
+    if found.get("isDisabled"):
+        grafana.do(f"enabled the user {login}", "POST", f"/api/admin/users/{found['id']}/enable", {})
+    if any(found.get(key, "") != value for key, value in shown.items()):
+        grafana.do(f"changed the user {login}", "PUT", f"/api/users/{found['id']}", shown)
+    roles = {it["orgId"]: it["role"] for it in grafana.get(f"/api/users/{found['id']}/orgs")}
+    if organization not in roles:
+        body = {"loginOrEmail": login, "role": role}
+        grafana.do(f"took the user {login} in as {role}", "POST", "/api/org/users", body)
+    elif roles[organization] != role:
+        grafana.do(f"made the user {login} {role}", "PATCH", f"/api/org/users/{found['id']}", {"role": role})
+    # Whoever comes by LDAP or OAuth has the password there. In check mode, who is disabled can't be asked.
+    if found.get("isExternal") or (found.get("isDisabled") and grafana.check_mode):
+        return
+    if not grafana.lets_in(url_username=login, url_password=wanted["password"], force_basic_auth=True):
+        path = f"/api/admin/users/{found['id']}/password"
+        grafana.do(f"set the password of the user {login}", "PUT", path, {"password": wanted["password"]})
+
+
+def converge_token(grafana: Grafana, name: str, ident: int | None, path: Path) -> None:
+    """Have a token of a service account that works in a file."""
+    token = path.read_text().strip() if path.is_file() else ""
+    if token and grafana.lets_in(headers={"Authorization": f"Bearer {token}"}):
+        return
+    tokens = f"/api/serviceaccounts/{ident}/tokens"
+    # Those that were lost should not stay valid.
+    for old in grafana.get(tokens) if ident else []:
+        if old["name"].startswith(TOKEN_NAME):
+            grafana.do(f"withdrew a token of {name}", "DELETE", f"{tokens}/{old['id']}", None)
+    made = grafana.do(f"made a token of {name}", "POST", tokens, {"name": f"{TOKEN_NAME}{time.time_ns()}"})
+    if not grafana.check_mode:
+        write(path, made["key"] + "\n")
+
+
+def converge_service_account(grafana: Grafana, wanted: dict[str, Any], present: dict[str, Any]) -> None:
+    """Have one service account as wanted; `present` has all by name."""
+    name, role = wanted["name"], wanted["role"].capitalize()
+    body = {"name": name, "role": role, "isDisabled": False}
+    found = present.get(name)
+    if found is None:
+        found = grafana.do(f"made the service account {name}", "POST", "/api/serviceaccounts", body)
+    elif found["role"] != role or found["isDisabled"]:
+        grafana.do(f"changed the service account {name}", "PATCH", f"/api/serviceaccounts/{found['id']}", body)
+    if wanted["token_file"]:
+        converge_token(grafana, name, found.get("id"), Path(wanted["token_file"]))
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file for root alone, whole or not at all."""
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.new")
+    beside.unlink(missing_ok=True)
+    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    beside.replace(path)
+
+
+def recall(path: Path) -> dict[str, list[str]]:
+    """Return whom this module has made before."""
+    known: dict[str, list[str]] = {"users": [], "service_accounts": []}
+    if path.is_file():
+        known.update(json.loads(path.read_text()))
+    return known
+
+
+def remember(grafana: Grafana, path: Path, users: set[str], accounts: set[str]) -> None:
+    """Keep in mind whom this module has made."""
+    known = {"users": sorted(users), "service_accounts": sorted(accounts)}
+    if known != recall(path) and not grafana.check_mode:
+        write(path, json.dumps(known, indent=2) + "\n")
+
+
+def converge(grafana: Grafana, parameters: dict[str, Any]) -> None:
+    """Have everything as it is listed."""
+    memory = Path(parameters["memory"])
+    known = recall(memory)
+    users = {user["login"]: user for user in parameters["users"]}
+    accounts = {account["name"]: account for account in parameters["service_accounts"]}
+    # First, as an interrupted run has made somebody maybe.
+    remember(grafana, memory, set(known["users"]) | set(users), set(known["service_accounts"]) | set(accounts))
+
+    converge_organization(grafana, parameters["name"], parameters["preferences"])
+    organization = grafana.get("/api/org")["id"]
+    for user in users.values():
+        converge_user(grafana, user, organization)
+    for login in sorted(set(known["users"]) - set(users)):
+        found = grafana.get(f"/api/users/lookup?loginOrEmail={quote(login)}", missing={})
+        if found and not found.get("isDisabled"):
+            grafana.do(f"disabled the user {login}", "POST", f"/api/admin/users/{found['id']}/disable", {})
+
+    if accounts or known["service_accounts"]:
+        found = grafana.get("/api/serviceaccounts/search?perpage=1000")["serviceAccounts"]
+        present = {account["name"]: account for account in found}
+        for account in accounts.values():
+            converge_service_account(grafana, account, present)
+        for name in sorted(set(known["service_accounts"]) - set(accounts)):
+            if name in present and not present[name]["isDisabled"]:
+                path = f"/api/serviceaccounts/{present[name]['id']}"
+                grafana.do(f"disabled the service account {name}", "PATCH", path, {"isDisabled": True})
+    remember(grafana, memory, set(users), set(accounts))
+
+
+def main() -> None:
+    """Run the module."""
+    role = {"type": "str", "choices": ["viewer", "editor", "admin"], "default": "viewer"}
+    module = AnsibleModule(
+        argument_spec={
+            "url": {"type": "str", "required": True},
+            "user": {"type": "str", "required": True},
+            "password": {"type": "str", "required": True, "no_log": True},
+            "name": {"type": "str"},
+            "preferences": {
+                "type": "dict",
+                "default": {},
+                "options": {name: {"type": "str"} for name in PREFERENCES},
+            },
+            "users": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "login": {"type": "str", "required": True},
+                    "email": {"type": "str"},
+                    "name": {"type": "str", "default": ""},
+                    "role": role,
+                    "password": {"type": "str", "required": True, "no_log": True},
+                },
+            },
+            "service_accounts": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "role": role,
+                    "token_file": {"type": "path", "no_log": False},
+                },
+            },
+            "memory": {"type": "path", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    parameters = module.params
+    grafana = Grafana(parameters["url"], parameters["user"], parameters["password"], module.check_mode)
+    try:
+        # In a check run, there may be no Grafana yet, or the password may not have been set.
+        if not module.check_mode or grafana.is_there():
+            converge(grafana, parameters)
+    except (GrafanaError, OSError) as error:
+        module.fail_json(msg=str(error), done=grafana.done)
+    module.exit_json(changed=bool(grafana.done), done=grafana.done)
+
+
+if __name__ == "__main__":
+    main()
