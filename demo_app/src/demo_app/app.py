@@ -9,7 +9,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from opentelemetry.trace import Tracer
 
-from . import logs, tracing
+from . import logs, metrics, tracing
 from .settings import Settings
 
 log = structlog.stdlib.get_logger(__name__)
@@ -40,7 +40,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.tracer_provider = provider
     app.include_router(_routes(settings.service_name, provider.get_tracer(__name__)))
     app.add_exception_handler(Exception, _internal_error)
-    app.add_middleware(logs.RequestLog)
+    counts = metrics.Metrics()
+    app.add_middleware(logs.RequestLog, observe=counts.observe)
+    app.add_middleware(metrics.Exposition, metrics=counts)
     return app
 
 

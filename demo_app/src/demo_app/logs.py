@@ -22,7 +22,7 @@ import math
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
@@ -124,8 +124,10 @@ class RequestLog:
     that is added with `app.add_middleware`, whatever the order of the calls.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, observe: Callable[[Mapping[str, Any]], None] | None = None) -> None:
+        """Wrap an application; `observe` gets each request's own fields and its trace_id, such as to count it."""
         self.app = app
+        self.observe = observe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on, and record how it ended."""
@@ -162,6 +164,8 @@ class RequestLog:
                 logging.getLogger(ACCESS).log(
                     level, "%s %s %d", scope["method"], endpoint, status_code, extra={_FIELDS: fields}
                 )
+            if self.observe:
+                self.observe(fields | {"trace_id": trace_id})
 
         async def watch(message: Message) -> None:
             nonlocal status

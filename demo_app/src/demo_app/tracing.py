@@ -8,6 +8,8 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+from . import metrics
+
 
 def instrument(app: FastAPI, *, service_name: str, environment: str, endpoint: str | None = None) -> TracerProvider:
     """Give the app a tracer provider, whose `shutdown()` the caller owes.
@@ -28,8 +30,10 @@ def instrument(app: FastAPI, *, service_name: str, environment: str, endpoint: s
     if endpoint:
         exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=5)
         provider.add_span_processor(BatchSpanProcessor(exporter))
-    # One span per ASGI message says nothing that the server span doesn't.
-    FastAPIInstrumentor.instrument_app(app, tracer_provider=provider, exclude_spans=["receive", "send"])
+    # One span per ASGI message says nothing that the server span doesn't, and one per scrape says nothing at all.
+    FastAPIInstrumentor.instrument_app(
+        app, tracer_provider=provider, exclude_spans=["receive", "send"], excluded_urls=f"{metrics.PATH}$"
+    )
     # logs.py reads the current span itself. This stamps the ids onto the standard library's records as well, for other
     # handlers (Sentry, a test's caplog); it is one per process. No second way for logs: the files are collected.
     logging_instrumentor = LoggingInstrumentor()
