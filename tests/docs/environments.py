@@ -21,15 +21,29 @@ ROWS = {
     "promtail_sampling": "share of lines kept, by job and level",
     "loki_memory_max": "most memory of Loki",
     "promtail_memory_max": "most memory of Promtail",
+    "prometheus_retention": "how long metrics are kept",
+    "prometheus_retention_size": "most disk of metrics",
     "loki_http_listen_address": "Loki listens on",
     "promtail_http_listen_address": "Promtail listens on",
     "grafana_http_listen_address": "Grafana listens on",
+    "prometheus_http_listen_address": "Prometheus listens on",
+    "alertmanager_http_listen_address": "Alertmanager listens on",
+    "node_exporter_http_listen_address": "node_exporter listens on",
     "demo_app_http_listen_address": "the demo app listens on",
     "grafana_admin_password": "Grafana's admin password",
     "grafana_secret_key": "key of Grafana's stored secrets",
 }
 # What no value in the files says by itself.
-IN_WORDS = {"loki_http_listen_address": "127.0.0.1 on a single host, else the host's address"}
+ALONE_OR_NOT = "127.0.0.1 on a single host, else the host's address"
+SCRAPED = "127.0.0.1, or the host's address where another host's Prometheus scrapes it"
+IN_WORDS = {
+    "loki_http_listen_address": ALONE_OR_NOT,
+    "prometheus_http_listen_address": ALONE_OR_NOT,
+    "alertmanager_http_listen_address": ALONE_OR_NOT,
+    "promtail_http_listen_address": SCRAPED,
+    "node_exporter_http_listen_address": SCRAPED,
+    "demo_app_http_listen_address": SCRAPED,
+}
 SECRETS = ("grafana_admin_password", "grafana_secret_key")
 
 

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Fill a folder with what the hosts install, laid out as upstream serves it: the upstream host is the first folder.
 
-What can't be downloaded is built: Loki, logcli and Promtail from their Go modules. Grafana can't be; GRAFANA_ARCHIVE
-names a release archive of it, and the tests alone fall back to a stand-in, which is kept in a tree of its own.
+What can't be downloaded is built from its Go module. Grafana can't be; GRAFANA_ARCHIVE names a release archive of it,
+and the tests alone fall back to a stand-in, which is kept in a tree of its own.
 """
 
 import argparse
 import gzip
 import hashlib
+import json
 import os
 import platform
 import re
@@ -43,6 +44,7 @@ REQUIREMENTS = REPO / "demo_app" / "requirements.txt"
 PYTHONS = ("3.11", "3.13")  # Debian 12's and 13's
 MANYLINUX = ("2014", "_2_5", "_2_12", "_2_17", "_2_28", "_2_34")  # up to Debian 12's glibc
 LOKI_MODULE = "github.com/grafana/loki/v3"
+PROMETHEUS = "github.com/prometheus"
 CONNECT_SECONDS = 10
 
 
@@ -60,6 +62,24 @@ PROGRAMS = (
     Program("loki", "loki", "cmd/loki"),
     Program("logcli", "loki", "cmd/logcli"),
     Program("promtail", "promtail", "clients/cmd/promtail", journal=True),
+)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A release of Prometheus' family: a tarball with several programs, built inside a copy of their Go module."""
+
+    name: str  # its version is <name>_version, and the pin of its Go module in the folder of that name
+    packages: tuple[str, ...]
+    tags: str = "netgo"
+    missing: str = ""  # a file of the web interface that a program embeds, and that the module lacks
+
+
+SUITES = (
+    # Hosts come from the inventory: without the ways to discover them elsewhere, it builds in a fraction of the time.
+    Suite("prometheus", ("./cmd/prometheus", "./cmd/promtool"), tags="netgo,remove_all_sd"),
+    Suite("alertmanager", ("./cmd/alertmanager", "./cmd/amtool"), missing="ui/app/dist/index.html"),
+    Suite("node_exporter", (".",)),
 )
 
 
@@ -82,6 +102,19 @@ def program_zip(name: str) -> str:
 def grafana_tarball(version: str, build: str) -> str:
     """Return where upstream keeps a release of Grafana."""
     return f"dl.grafana.com/grafana/release/{version}/grafana_{version}_{build}_linux_{ARCH}.tar.gz"
+
+
+def suite_tarball(name: str, version: str) -> str:
+    """Return where upstream keeps a release of Prometheus' family."""
+    return f"{PROMETHEUS}/{name}/releases/download/v{version}/{name}-{version}.linux-{ARCH}.tar.gz"
+
+
+def suite_module(name: str, version: str) -> str:
+    """Return a release's Go module with its version, which for Prometheus itself is 0.3xx.y instead of 3.x.y."""
+    if name == "prometheus":
+        major, minor, patch = numbers(version)
+        version = f"0.{major}{minor:02}.{patch}"
+    return f"{PROMETHEUS}/{name} v{version}"
 
 
 def sha256(path: Path) -> str:
@@ -110,12 +143,20 @@ def write(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
+def sums_of(archive: str) -> str:
+    """Return the name of the file in which upstream publishes an archive's digest: a list, but for Grafana's."""
+    if archive.startswith("grafana"):
+        return f"{archive}.sha256"
+    return "SHA256SUMS" if archive.endswith(".zip") else "sha256sums.txt"
+
+
 def recorded_sum(archive: Path) -> str | None:
-    """Return the digest that is published beside the archive, for Loki in a list and for Grafana on its own."""
-    own, listed = archive.with_name(f"{archive.name}.sha256"), archive.with_name("SHA256SUMS")
-    if own.exists():
-        return own.read_text(encoding="utf-8").strip()
-    return parse_sums(listed.read_text(encoding="utf-8")).get(archive.name) if listed.exists() else None
+    """Return the digest that is published beside the archive."""
+    published = archive.with_name(sums_of(archive.name))
+    if not published.exists():
+        return None
+    text = published.read_text(encoding="utf-8")
+    return text.strip() if published.suffix == ".sha256" else parse_sums(text).get(archive.name)
 
 
 def is_whole(archive: Path) -> bool:
@@ -123,17 +164,17 @@ def is_whole(archive: Path) -> bool:
     return archive.exists() and recorded_sum(archive) == sha256(archive)
 
 
-def publish(made: Path, archive: Path, *, own_sum: bool) -> None:
+def publish(made: Path, archive: Path) -> None:
     """Move a finished archive to its place; its digest follows, and until then it doesn't count as there."""
     archive.parent.mkdir(parents=True, exist_ok=True)
     digest = sha256(made)
     made.replace(archive)
-    if own_sum:
-        write(archive.with_name(f"{archive.name}.sha256"), digest)
+    published = archive.with_name(sums_of(archive.name))
+    if published.suffix == ".sha256":
+        write(published, digest)
     else:
-        listed = archive.with_name("SHA256SUMS")
-        sums = parse_sums(listed.read_text(encoding="utf-8")) if listed.exists() else {}
-        write(listed, format_sums({**sums, archive.name: digest}))
+        sums = parse_sums(published.read_text(encoding="utf-8")) if published.exists() else {}
+        write(published, format_sums({**sums, archive.name: digest}))
 
 
 def say(text: str) -> None:
@@ -169,8 +210,7 @@ def fetch(url: str, target: Path) -> None:
 def download(path: str, work: Path) -> Path | None:
     """Return upstream's archive, checked against upstream's digest; nothing where upstream can't be reached."""
     url, target = f"https://{path}", work / Path(path).name
-    own_sum = not path.endswith(".zip")
-    sum_url = f"{url}.sha256" if own_sum else f"{url.rpartition('/')[0]}/SHA256SUMS"
+    sum_url = f"{url.rpartition('/')[0]}/{sums_of(target.name)}"
     beside = work / sum_url.rpartition("/")[2]
     try:
         fetch(sum_url, beside)
@@ -216,19 +256,26 @@ def go_command(wanted: str) -> str:
     return str(folder / "go" / "bin" / "go")
 
 
+def pinned_go(module: Path, pin: str, version: str) -> str:
+    """Return a Go for the module in a folder, once that pins what versions.yml says."""
+    pins = (module / "go.mod").read_text(encoding="utf-8")
+    name, wanted = pin.split(" v")
+    pinned = re.search(rf"{re.escape(name)} v(\S+)", pins)
+    needed = re.search(r"^go (\S+)$", pins, re.MULTILINE)
+    if not pinned or not needed or pinned[1] != wanted:
+        found = pinned[1] if pinned else "nothing"
+        raise RuntimeError(f"{module.name}/go.mod pins {found}, versions.yml {version}: change both together")
+    return go_command(needed[1])
+
+
 def build(program: Program, version: str, work: Path) -> Path:
     """Build the program from its Go module and return its archive."""
     module = HERE / program.release
-    pins = (module / "go.mod").read_text(encoding="utf-8")
-    pinned = re.search(rf"{re.escape(LOKI_MODULE)} v(\S+)", pins)
-    wanted = re.search(r"^go (\S+)$", pins, re.MULTILINE)
-    if not pinned or not wanted or pinned[1] != version:
-        found = pinned[1] if pinned else "nothing"
-        raise RuntimeError(f"{module.name}/go.mod pins {found}, versions.yml {version}: change both together")
+    go = pinned_go(module, f"{LOKI_MODULE} v{version}", version)
     if program.journal and not (shutil.which("gcc") and Path("/usr/include/systemd/sd-journal.h").exists()):
         raise RuntimeError(f"building {program.name} takes: apt-get install gcc libc6-dev libsystemd-dev")
     with timed(f"{program.name} {version}: building from its Go module, minutes for the first time"):
-        command = [go_command(wanted[1]), "build", "-trimpath", "-buildvcs=false", "-mod=readonly"]
+        command = [go, "build", "-trimpath", "-buildvcs=false", "-mod=readonly"]
         if program.journal:
             command.append("-tags=promtail_journal_enabled")
         command.append(f"-ldflags=-s -w -X {LOKI_MODULE}/pkg/util/build.Version={version}")
@@ -250,7 +297,63 @@ def fill_programs() -> None:
             say(f"{program.name} {version}: there")
             continue
         with work_folder() as work:
-            publish(download(path, work) or build(program, version, work), MIRROR / path, own_sum=False)
+            publish(download(path, work) or build(program, version, work), MIRROR / path)
+
+
+def tar_folder(folder: Path, tarball: Path) -> None:
+    """Pack one folder of programs; the same bytes give the same tarball."""
+
+    def plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        member.uid = member.gid = member.mtime = 0
+        member.uname = member.gname = "root"
+        member.mode = 0o755
+        return member
+
+    with (
+        gzip.GzipFile(tarball, "wb", compresslevel=6, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w|") as out,
+    ):
+        out.add(folder, folder.name, filter=plain)
+
+
+def build_suite(suite: Suite, version: str, work: Path) -> Path:
+    """Build a release of Prometheus' family and return its tarball.
+
+    A build inside a copy of the module uses the versions that upstream has tested, and the pin below HERE stays small.
+    """
+    pin = suite_module(suite.name, version)
+    go = pinned_go(HERE / suite.name, pin, version)
+    with timed(f"{suite.name} {version}: building from its Go module, minutes for the first time"):
+        command = [go, "mod", "download", "-json", pin.split()[0]]
+        told = subprocess.run(command, check=True, cwd=HERE / suite.name, stdout=subprocess.PIPE, text=True).stdout
+        module = work / "module"
+        subprocess.run(["cp", "-r", json.loads(told)["Dir"], module], check=True)
+        subprocess.run(["chmod", "-R", "u+w", module], check=True)
+        if suite.missing:
+            (module / suite.missing).parent.mkdir(parents=True)
+            (module / suite.missing).write_text("<p>This build has no web interface.</p>\n", encoding="utf-8")
+        tarball = work / Path(suite_tarball(suite.name, version)).name
+        programs = work / tarball.name.removesuffix(".tar.gz")
+        programs.mkdir()
+        command = [go, "build", "-trimpath", "-buildvcs=false", "-mod=readonly", f"-tags={suite.tags}"]
+        command += [f"-ldflags=-s -w -X {PROMETHEUS}/common/version.Version={version}", f"-o={programs}/"]
+        # A module's own go.work names folders that are no part of it.
+        environment = {**os.environ, "CGO_ENABLED": "0", "GOWORK": "off"}
+        subprocess.run([*command, *suite.packages], check=True, cwd=module, env=environment)
+        tar_folder(programs, tarball)
+    return tarball
+
+
+def fill_suites() -> None:
+    """Provide Prometheus, Alertmanager and node_exporter."""
+    for suite in SUITES:
+        version = versions()[f"{suite.name}_version"]
+        path = suite_tarball(suite.name, version)
+        if is_whole(MIRROR / path):
+            say(f"{suite.name} {version}: there")
+            continue
+        with work_folder() as work:
+            publish(download(path, work) or build_suite(suite, version, work), MIRROR / path)
 
 
 Member = tuple[tarfile.TarInfo, IO[bytes] | None]
@@ -338,7 +441,7 @@ def fill_grafana(*, for_tests: bool) -> None:
                 relay(Path(given), made, version)
             except (EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
                 raise RuntimeError(f"{given} can't be read: {error}") from error
-            publish(made, MIRROR / path, own_sum=True)
+            publish(made, MIRROR / path)
             record_source(MIRROR / path, source)
         return
     if is_whole(MIRROR / path):
@@ -346,7 +449,7 @@ def fill_grafana(*, for_tests: bool) -> None:
         return
     with work_folder() as work:
         if release := download(path, work):
-            publish(release, MIRROR / path, own_sum=True)
+            publish(release, MIRROR / path)
         elif for_tests:
             fill_standin(path, version, work)
         else:
@@ -365,7 +468,7 @@ def fill_standin(path: str, version: str, work: Path) -> None:
     with timed("Grafana: making the tests' stand-in"):
         made = work / Path(path).name
         subprocess.run([sys.executable, str(code / "build.py"), str(made), version], check=True)
-        publish(made, STANDIN / path, own_sum=True)
+        publish(made, STANDIN / path)
         record_source(STANDIN / path, source)
 
 
@@ -448,6 +551,7 @@ def main() -> None:
     try:
         with locked("mirror"):
             fill_programs()
+            fill_suites()
             fill_grafana(for_tests=options.use == "tests")
             if options.use == "tests":
                 fill_faulty()

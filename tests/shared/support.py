@@ -19,6 +19,7 @@ Answer = TypeVar("Answer")
 
 REPOSITORY = Path(__file__).parents[2]
 LOKI = "http://127.0.0.1:3101"
+PROMETHEUS = "http://127.0.0.1:9090"
 
 
 def eventually(ask: Callable[[], Answer], *, seconds: float = 30, otherwise: Callable[[], str] = str) -> Answer:
@@ -83,6 +84,20 @@ def find_sample(host: Any, query: str, url: str = LOKI) -> float:
     result = ask_loki(host, "query", url, query=query)["result"]
     assert len(result) <= 1, result
     return float(result[0]["value"][1]) if result else 0.0
+
+
+def ask_prometheus(host: Any, path: str, url: str = PROMETHEUS, **parameters: str) -> Any:
+    """Ask Prometheus' API from the host; return what it calls `data`."""
+    encoded = [word for name, value in parameters.items() for word in ("--data-urlencode", f"{name}={value}")]
+    status, body = fetch(host, f"{url}/api/v1/{path}", "--get", *encoded)
+    assert status == 200, f"Prometheus answers {status} for {path} {parameters}: {body}"
+    return json.loads(body)["data"]
+
+
+def samples(host: Any, query: str, url: str = PROMETHEUS) -> list[tuple[dict[str, str], float]]:
+    """Return labels and value of each series of a PromQL query, now."""
+    result = ask_prometheus(host, "query", url, query=query)["result"]
+    return [(series["metric"], float(series["value"][1])) for series in result]
 
 
 def exposure(host: Any, unit: str) -> float:

@@ -16,7 +16,7 @@ import yaml
 
 REPOSITORY = Path(__file__).parents[2]
 VERBS = ["start", "stop", "restart", "status", "logs", "doctor", "clean"]
-COMPONENTS = ["loki", "promtail", "grafana", "demo-app"]
+COMPONENTS = ["loki", "promtail", "grafana", "demo-app", "prometheus", "alertmanager", "node-exporter"]
 
 
 def load(name: str) -> ModuleType:

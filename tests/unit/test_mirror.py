@@ -76,6 +76,9 @@ def test_the_layout_is_upstreams(cache: Path) -> None:  # noqa: ARG001 - sets th
     assert mirror.grafana_tarball("12.3.0", "42") == (
         "dl.grafana.com/grafana/release/12.3.0/grafana_12.3.0_42_linux_amd64.tar.gz"
     )
+    assert mirror.suite_tarball("node_exporter", "1.12.1") == (
+        "github.com/prometheus/node_exporter/releases/download/v1.12.1/node_exporter-1.12.1.linux-amd64.tar.gz"
+    )
 
 
 def test_sums_are_in_sha256sums_format() -> None:
@@ -87,17 +90,18 @@ def test_sums_are_in_sha256sums_format() -> None:
 
 
 def test_an_archive_counts_as_there_only_with_its_own_digest(tmp_path: Path) -> None:
-    for name, own_sum in (("a.zip", False), ("b.zip", False), ("c.tar.gz", True)):
+    for name in ("a.zip", "b.zip", "c.tar.gz", "grafana.tar.gz"):
         made = tmp_path / "made"
         made.write_text(name)
         archive = tmp_path / "mirror" / name
-        mirror.publish(made, archive, own_sum=own_sum)
+        mirror.publish(made, archive)
         assert mirror.is_whole(archive)
     assert set(mirror.parse_sums((tmp_path / "mirror" / "SHA256SUMS").read_text())) == {"a.zip", "b.zip"}
     (tmp_path / "mirror" / "b.zip").write_text("cut short")
     assert not mirror.is_whole(tmp_path / "mirror" / "b.zip")
-    (tmp_path / "mirror" / "c.tar.gz.sha256").unlink()
-    assert not mirror.is_whole(tmp_path / "mirror" / "c.tar.gz")
+    assert set(mirror.parse_sums((tmp_path / "mirror" / "sha256sums.txt").read_text())) == {"c.tar.gz"}
+    (tmp_path / "mirror" / "grafana.tar.gz.sha256").unlink()
+    assert not mirror.is_whole(tmp_path / "mirror" / "grafana.tar.gz")
 
 
 def test_a_download_is_checked_against_upstreams_list(tmp_path: Path, upstream: dict[str, bytes]) -> None:
@@ -133,9 +137,39 @@ def test_the_go_modules_pin_the_platforms_versions(release: str) -> None:
     assert f"{mirror.LOKI_MODULE} v{version}\n" in (mirror.HERE / release / "go.mod").read_text()
 
 
+@pytest.mark.parametrize("suite", mirror.SUITES, ids=lambda suite: suite.name)
+def test_the_modules_of_prometheus_family_pin_the_platforms_versions(suite: mirror.Suite) -> None:
+    pin = mirror.suite_module(suite.name, mirror.versions()[f"{suite.name}_version"])
+    assert f"require {pin}\n" in (mirror.HERE / suite.name / "go.mod").read_text()
+
+
+def test_prometheus_module_has_versions_of_its_own() -> None:
+    assert mirror.suite_module("prometheus", "3.5.1") == "github.com/prometheus/prometheus v0.305.1"
+    assert mirror.suite_module("alertmanager", "0.34.2") == "github.com/prometheus/alertmanager v0.34.2"
+
+
 def test_another_version_than_the_go_modules_is_not_built(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"versions\.yml 9\.9\.9"):
         mirror.build(mirror.PROGRAMS[0], "9.9.9", tmp_path)
+    for suite in mirror.SUITES:
+        with pytest.raises(RuntimeError, match=r"versions\.yml 9\.9\.9"):
+            mirror.build_suite(suite, "9.9.9", tmp_path)
+
+
+def test_a_tarball_holds_one_folder_of_programs_and_is_reproducible(tmp_path: Path) -> None:
+    folder = tmp_path / "alertmanager-1.0"
+    folder.mkdir()
+    for name in ("alertmanager", "amtool"):
+        (folder / name).write_bytes(b"elf")
+    tarballs = [tmp_path / number / "packed.tar.gz" for number in ("0", "1")]
+    for tarball in tarballs:
+        tarball.parent.mkdir()
+        os.utime(folder / "amtool", (int(tarball.parent.name),) * 2)
+        mirror.tar_folder(folder, tarball)
+    assert tarballs[0].read_bytes() == tarballs[1].read_bytes()
+    with tarfile.open(tarballs[0]) as archive:
+        assert archive.getnames() == [f"alertmanager-1.0{name}" for name in ("", "/alertmanager", "/amtool")]
+        assert archive.getmember("alertmanager-1.0/amtool").mode == 0o755
 
 
 def test_go_versions_compare_as_numbers() -> None:

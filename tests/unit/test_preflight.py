@@ -175,7 +175,7 @@ def test_a_name_that_is_like_no_other_is_refused_all_the_same() -> None:
 
 
 def test_variables_of_others_are_none_of_our_business() -> None:
-    assert problems_of(asked(ansible_host="x", my_own="x", __loki_private="x", prometheus_port=1)) == []
+    assert problems_of(asked(ansible_host="x", my_own="x", __loki_private="x", influxdb_port=1)) == []
 
 
 def test_every_role_contributes_its_names() -> None:
@@ -295,7 +295,7 @@ def test_a_component_that_needs_loki_says_so_where_there_is_none(component: str,
 @pytest.mark.parametrize("address", ["logs.example.org", "localhost", "10.0.0.256"])
 def test_a_loki_for_several_hosts_needs_an_ip_address(address: str) -> None:
     problem = only_problem(loki_http_listen_address=address)
-    assert problem.startswith(f"Loki can't listen on '{address}', which is no IP address. Set platform_address")
+    assert problem.startswith(f"loki_http_listen_address is '{address}', which is no IP address to listen on. Set")
     assert problems_of(asked(loki_http_listen_address=address, group_names=["prod", "promtail"])) == []
 
 

@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ import yaml
 REPOSITORY = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("LOGSTEAD_CACHE", Path.home() / ".cache/logstead"))
 ENVIRONMENTS = ("dev", "staging", "prod")
-ROLES = ("loki", "promtail", "grafana", "demo_app")
+ROLES = ("loki", "promtail", "grafana", "demo_app", "prometheus", "alertmanager")
 # The roles' own tasks are left out by their tags; their defaults, variables, filters and argument specs are in force.
 PLAYBOOK = f"""
 - hosts: all
@@ -84,7 +85,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Files]:
 
 @pytest.fixture(scope="module")
 def programs() -> Iterator[Path]:
-    """A folder with the pinned releases of Loki and Promtail, as /opt would hold them."""
+    """A folder with the pinned releases of what checks its settings, as /opt would hold them."""
     architecture = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
     versions = yaml.safe_load((REPOSITORY / "group_vars/all/versions.yml").read_text())
     with tempfile.TemporaryDirectory(prefix="logstead-unit-") as folder:
@@ -100,6 +101,16 @@ def programs() -> Iterator[Path]:
                 content.extract(f"{name}-linux-{architecture}", path.parent)
             (path.parent / f"{name}-linux-{architecture}").rename(path)
             path.chmod(0o755)
+        for name in ("prometheus", "alertmanager"):
+            version = versions[f"{name}_version"]
+            releases = CACHE / f"mirror/github.com/prometheus/{name}/releases/download/v{version}"
+            archive = releases / f"{name}-{version}.linux-{architecture}.tar.gz"
+            if not archive.is_file():
+                pytest.fail(f"{archive} isn't there: run `tests/mirror/mirror.py fill`")
+            Path(folder, name).mkdir()
+            with tarfile.open(archive) as content:
+                content.extractall(folder, filter="data")
+            Path(folder, archive.name.removesuffix(".tar.gz")).rename(Path(folder, name, version))
         yield Path(folder)
 
 
@@ -132,7 +143,7 @@ def settings_of(rendered: dict[str, Files], environment: str, role: str) -> tupl
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-@pytest.mark.parametrize("role", ["loki", "promtail"])
+@pytest.mark.parametrize("role", ["loki", "promtail", "prometheus", "alertmanager"])
 def test_the_program_accepts_the_settings_of_each_environment(
     rendered: dict[str, Files], programs: Path, tmp_path: Path, environment: str, role: str
 ) -> None:
@@ -143,7 +154,7 @@ def test_the_program_accepts_the_settings_of_each_environment(
 
 @pytest.mark.parametrize(
     ("role", "section"),
-    [("loki", "limits_config"), ("promtail", "server")],
+    [("loki", "limits_config"), ("promtail", "server"), ("prometheus", "global"), ("alertmanager", "route")],
 )
 def test_the_program_refuses_a_misspelt_key_of_its_overrides(
     rendered: dict[str, Files], programs: Path, tmp_path: Path, role: str, section: str
@@ -231,10 +242,30 @@ def test_grafanas_settings_can_be_parsed_and_hold_no_secret(rendered: dict[str, 
     assert not any(secret in text for secret in SECRETS.values())
 
 
-def test_grafana_reads_from_the_loki_of_its_inventory(rendered: dict[str, Files]) -> None:
+def test_grafana_reads_from_the_loki_and_the_prometheus_of_its_inventory(rendered: dict[str, Files]) -> None:
     path = "/etc/grafana/provisioning/datasources/logstead.yaml"
-    (source,) = yaml.safe_load(rendered["prod"]["grafana"][path]["content"])["datasources"]
-    assert (source["uid"], source["url"]) == ("loki", "http://127.0.0.1:3101")
+    sources = yaml.safe_load(rendered["prod"]["grafana"][path]["content"])["datasources"]
+    assert {source["uid"]: source["url"] for source in sources} == {
+        "loki": "http://127.0.0.1:3101",
+        "prometheus": "http://127.0.0.1:9090",
+    }
+
+
+def test_prometheus_scrapes_every_part_with_its_host_and_environment(rendered: dict[str, Files]) -> None:
+    settings = settings_of(rendered, "prod", "prometheus")[1]
+    found = {
+        (config["job_name"], static["targets"][0])
+        for config in settings["scrape_configs"]
+        for static in config["static_configs"]
+        if static["labels"] == {"host": "logs.prod.example.org", "environment": "prod"}
+    }
+    ports = {
+        "loki": 3101, "promtail": 9080, "grafana": 3100, "demo_app": 8000,
+        "node": 9100, "prometheus": 9090, "alertmanager": 9093,
+    }  # fmt: skip
+    assert found == {(job, f"127.0.0.1:{port}") for job, port in ports.items()}
+    (alertmanagers,) = settings["alerting"]["alertmanagers"]
+    assert alertmanagers["static_configs"] == [{"targets": ["127.0.0.1:9093"]}]
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)

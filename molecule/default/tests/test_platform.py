@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from support import (
+    PROMETHEUS,
+    ask_prometheus,
     check_no_secret_is_readable,
     check_service,
     eventually,
@@ -18,13 +20,15 @@ from support import (
     journal,
     power_cycle,
     run_playbook,
+    samples,
     unique,
 )
 
 APP = "http://127.0.0.1:8000"
 GRAFANA = "http://127.0.0.1:3100"
 LOG_IN = ("--user", "admin:admin123")
-UNITS = ("loki", "promtail", "grafana", "demo-app")
+UNITS = ("loki", "promtail", "grafana", "demo-app", "prometheus", "alertmanager", "node-exporter")
+JOBS = {"loki", "promtail", "grafana", "demo_app", "prometheus", "alertmanager", "node"}
 CONTRACT = ("timestamp", "level", "logger_name", "message", "service_name", "trace_id", "span_id")
 REQUEST = {"method": str, "endpoint": str, "status_code": int, "duration_ms": float}
 
@@ -131,6 +135,29 @@ def test_grafana_finds_the_lines_through_its_data_source(host: Any) -> None:
     status, body = fetch(host, f"{GRAFANA}/api/datasources/proxy/uid/loki/loki/api/v1/query_range", *LOG_IN, *query)
     assert status == 200, body
     assert sum(len(stream["values"]) for stream in json.loads(body)["data"]["result"]) == expected
+
+
+def test_prometheus_scrapes_every_part(host: Any) -> None:
+    def up() -> bool:
+        found = [labels for labels, _ in samples(host, "up == 1")]
+        assert all((labels["host"], labels["environment"]) == ("default-debian12", "dev") for labels in found)
+        return {labels["job"] for labels in found} == JOBS
+
+    eventually(up, seconds=60, otherwise=lambda: fetch(host, f"{PROMETHEUS}/api/v1/targets")[1])
+    for metric in ("loki_build_info", "promtail_build_info", "http_requests_total", "node_uname_info"):
+        assert samples(host, metric), metric
+
+
+def test_a_requests_duration_leads_from_its_metric_to_its_lines(host: Any) -> None:
+    trace_id = request(host, "/trace/42")
+    query = 'http_request_duration_seconds_bucket{job="demo_app", endpoint="/trace/{item_id}"}'
+
+    def exemplars() -> set[str]:
+        found = ask_prometheus(host, "query_exemplars", query=query, start="0", end="9999999999")
+        return {exemplar["labels"]["trace_id"] for series in found for exemplar in series["exemplars"]}
+
+    eventually(lambda: trace_id in exemplars(), seconds=60, otherwise=lambda: fetch(host, f"{APP}/metrics")[1])
+    lines_of(host, trace_id, 2)
 
 
 def test_no_secret_lies_open(host: Any) -> None:

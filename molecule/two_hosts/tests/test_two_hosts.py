@@ -7,9 +7,9 @@ import secrets
 from typing import Any
 
 import pytest
-from support import Hosts, eventually, fetch, find_lines, journal
+from support import Hosts, eventually, fetch, find_lines, journal, samples
 
-STORE = "http://10.89.77.72:3101"
+STORE = "http://10.89.77.72"
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +28,16 @@ def store() -> Any:
 
 def test_each_host_has_its_parts_and_no_other(app: Any, store: Any) -> None:
     installed = "ls -d /opt/*/current"
-    assert app.check_output(installed).split() == ["/opt/demo-app/current", "/opt/promtail/current"]
+    assert app.check_output(installed).split() == [
+        "/opt/demo-app/current",
+        "/opt/node-exporter/current",
+        "/opt/promtail/current",
+    ]
     assert store.check_output(installed).split() == [
         "/opt/grafana/current",
         "/opt/loki/current",
+        "/opt/node-exporter/current",
+        "/opt/prometheus/current",
         "/opt/promtail/current",
     ]
 
@@ -40,7 +46,7 @@ def test_a_request_on_one_host_is_found_on_the_other(app: Any, store: Any) -> No
     trace_id = secrets.token_hex(16)
     fetch(app, "http://127.0.0.1:8000/trace/42", "--header", f"traceparent: 00-{trace_id}-{secrets.token_hex(8)}-01")
     lines = eventually(
-        lambda: find_lines(store, f'{{job="fastapi"}} | trace_id="{trace_id}"', STORE),
+        lambda: find_lines(store, f'{{job="fastapi"}} | trace_id="{trace_id}"', f"{STORE}:3101"),
         otherwise=lambda: journal(app, "promtail"),
     )
     assert {(line.labels["host"], line.labels["environment"]) for line in lines} == {("two-hosts-app", "staging")}
@@ -54,7 +60,7 @@ def test_grafana_asks_loki_at_its_address(store: Any) -> None:
 
 def test_both_hosts_journals_are_found(store: Any) -> None:
     def hosts() -> bool:
-        return {line.labels["host"] for line in find_lines(store, '{job="systemd-journal"}', STORE)} == {
+        return {line.labels["host"] for line in find_lines(store, '{job="systemd-journal"}', f"{STORE}:3101")} == {
             "two-hosts-app",
             "two-hosts-store",
         }
@@ -62,7 +68,19 @@ def test_both_hosts_journals_are_found(store: Any) -> None:
     assert eventually(hosts)
 
 
-def test_what_is_not_meant_for_others_listens_on_the_loopback_interface(app: Any, store: Any) -> None:
-    assert fetch(store, "http://10.89.77.71:9080/ready")[0] == 0
-    assert fetch(store, "http://10.89.77.71:8000/health")[0] == 0
-    assert fetch(app, "http://10.89.77.72:9096")[0] == 0
+def test_prometheus_scrapes_the_parts_of_both_hosts(store: Any) -> None:
+    wanted = {("two-hosts-app", job) for job in ("promtail", "demo_app", "node")}
+    wanted |= {("two-hosts-store", job) for job in ("loki", "promtail", "grafana", "prometheus", "node")}
+
+    def up() -> bool:
+        found = [labels for labels, _ in samples(store, "up == 1", f"{STORE}:9090")]
+        return {(labels["host"], labels["job"]) for labels in found} == wanted
+
+    eventually(up, seconds=60, otherwise=lambda: fetch(store, f"{STORE}:9090/api/v1/targets")[1])
+
+
+def test_what_is_not_meant_for_others_listens_on_the_loopback_interface(app: Any) -> None:
+    # Prometheus, for which the app's parts can be reached, is on the same host as these.
+    assert fetch(app, f"{STORE}:9080/ready")[0] == 0
+    assert fetch(app, f"{STORE}:9100/metrics")[0] == 0
+    assert fetch(app, f"{STORE}:9096")[0] == 0

@@ -24,7 +24,9 @@ Problems = Iterable[str]
 
 ROLES = Path(__file__).parents[2]
 # Each group of hosts runs the role of the same name.
-COMPONENTS = ("loki", "promtail", "grafana", "demo_app")
+COMPONENTS = ("loki", "promtail", "grafana", "demo_app", "prometheus", "alertmanager", "node_exporter")
+# Groups of one host, and what the others send to it.
+ALONE = {"loki": "lines", "prometheus": "metrics", "alertmanager": "alerts"}
 # These run on the hosts of several groups.
 COMMON = {"logrotate": ("demo_app", "promtail"), "grafana_org": ("grafana",)}
 OLDEST_RELEASE = {"Debian": 12, "Ubuntu": 22.04}
@@ -188,26 +190,27 @@ def check_ports(asked: Variables) -> Problems:
 
 def check_connections(asked: Variables) -> Problems:
     """Find a service without the one it needs, or with one too many."""
-    stores = asked.get("groups", {}).get("loki", [])
-    if "loki" in asked["group_names"] and len(stores) > 1:
-        yield (
-            f"the group loki has {len(stores)} hosts ({', '.join(stores)}), but they would be no cluster: lines would "
-            "be sent to the first alone. Keep one host in it."
-        )
+    for group, sent in ALONE.items():
+        hosts = asked.get("groups", {}).get(group, [])
+        if group in asked["group_names"] and len(hosts) > 1:
+            yield (
+                f"the group {group} has {len(hosts)} hosts ({', '.join(hosts)}), but they would be no cluster: {sent} "
+                "would be sent to the first alone. Keep one host in it."
+            )
     for component, name in (("promtail", "promtail_loki_url"), ("grafana", "grafana_loki_url")):
         if component in asked["group_names"] and not asked.get(name):
             yield (
                 f"the host is in the group {component}, but there is no Loki: "
                 f"put a host in the group loki, or set {name}."
             )
-    address = str(asked.get("loki_http_listen_address", "127.0.0.1"))
-    try:
-        ipaddress.ip_address(address)
-    except ValueError:
-        if "loki" in asked["group_names"]:
+    for component in (component for component in COMPONENTS if component in asked["group_names"]):
+        name = f"{component}_http_listen_address"
+        try:
+            ipaddress.ip_address(str(asked.get(name, "127.0.0.1")))
+        except ValueError:
             yield (
-                f"Loki can't listen on {address!r}, which is no IP address. Set platform_address of this host to the "
-                "address under which the other hosts reach it."
+                f"{name} is {asked[name]!r}, which is no IP address to listen on. Set platform_address of this host to "
+                "the address under which the other hosts reach it."
             )
 
 
