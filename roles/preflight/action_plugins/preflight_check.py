@@ -161,16 +161,17 @@ def check_sampling(asked: Variables) -> Problems:
 def check_dashboards(asked: Variables) -> Problems:
     """Find dashboards that Grafana would not show, and links to traces that lead nowhere."""
     sources = [source for source in asked.get("grafana_datasources") or [] if isinstance(source, Mapping)]
-    known = ["loki", *(str(source["uid"]) for source in sources if source.get("uid"))]
+    own_sources = ["loki", *(["prometheus"] if asked.get("grafana_prometheus_url") else [])]
+    others = [str(source["uid"]) for source in sources if source.get("uid")]
     tracing = asked.get("grafana_tracing_datasource")
     if "grafana" not in asked["group_names"]:
         return
-    if tracing and tracing not in known[1:]:
+    if tracing and tracing not in others:
         yield f"grafana_tracing_datasource is {tracing!r}; it is the uid of one of grafana_datasources, or empty."
     entries = asked.get("grafana_dashboards")
     if isinstance(entries, Sequence) and not isinstance(entries, str):
         own = str(ROLES / "grafana" / "files" / "dashboards")
-        yield from dashboards_filter().dashboard_problems(entries, known, str(ROLES.parent), own)
+        yield from dashboards_filter().dashboard_problems(entries, own_sources + others, str(ROLES.parent), own)
 
 
 def check_ports(asked: Variables) -> Problems:
