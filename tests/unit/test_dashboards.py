@@ -135,15 +135,15 @@ def test_links_lead_to_dashboards_that_there_are() -> None:
 
 def provisioned(*entries: Json, base: Path = FOLDER, datasources: list[str] = KNOWN) -> dict[str, Json]:
     """Return what the role's filter makes of entries, by uid."""
-    found = filters.dashboards(list(entries), datasources, str(base), str(FOLDER))
+    found = filters.dashboards(list(entries), datasources, base)
     return {it["uid"]: it | {"model": json.loads(it["content"])} for it in found}
 
 
 def refusal(*entries: Any, base: Path = FOLDER) -> str:
     """Return how entries are refused."""
-    (problem,) = filters.dashboard_problems(list(entries), KNOWN, str(base), str(FOLDER))
+    (problem,) = filters.dashboard_problems(list(entries), KNOWN, base)
     with pytest.raises(AnsibleFilterError, match=re.escape(problem)):
-        filters.dashboards(list(entries), KNOWN, str(base), str(FOLDER))
+        filters.dashboards(list(entries), KNOWN, base)
     return str(problem)
 
 
@@ -278,12 +278,12 @@ def test_an_entry_that_can_t_be_meant_is_refused(entries: list[Any], told: str) 
 
 
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
-    problems = filters.dashboard_problems([{"file": "a"}, {"file": "b"}], KNOWN, str(tmp_path), str(FOLDER))
+    problems = filters.dashboard_problems([{"file": "a"}, {"file": "b"}], KNOWN, tmp_path)
     assert len(problems) == 2
 
 
 def test_each_folder_has_a_provider_and_each_dashboard_a_file() -> None:
-    found = filters.dashboards([SHOP], KNOWN, str(FOLDER), str(FOLDER))
+    found = filters.dashboards([SHOP], KNOWN, FOLDER)
     providers = filters.dashboard_providers(found, "/etc/grafana/dashboards")
     assert [(it["folder"], it["folderUid"], it["options"]["path"]) for it in providers] == [
         ("Log platform", "logstead-log-platform", "/etc/grafana/dashboards/log-platform"),

@@ -350,9 +350,9 @@ def test_files_that_must_not_be_there_go_and_that_asks_for_a_restart(host: Host)
 def test_a_pattern_means_all_files_but_the_wanted_ones(host: Host) -> None:
     host.converge(host.file("a.json"), host.file("old.json"), host.file("old.yml"))
     result = host.converge(host.file("a.json"), absent=("*.json",))
-    assert result["changed"] is True
+    assert result["restart"] is True
     assert sorted(path.name for path in (host.etc / "toy").iterdir()) == ["a.json", "old.yml"]
-    assert host.converge(host.file("a.json"), absent=("*.json",))["changed"] is False
+    assert host.converge(host.file("a.json"), absent=("*.json",)) == {"restart": False, "diff": []}
 
 
 # --- Secrets ----------------------------------------------------------------------------------------------------------

@@ -17,6 +17,9 @@ from ansible.errors import AnsibleFilterError
 
 Json = dict[str, Any]
 
+# The checkout, from which the paths of own files start, and the dashboards that come with the role.
+CHECKOUT = Path(__file__).resolve().parents[3]
+OWN_DASHBOARDS = Path(__file__).resolve().parents[1] / "files" / "dashboards"
 OWN_FOLDER = "Log platform"
 DEFAULT_FOLDER = "Applications"
 TEMPLATE = "fastapi.json"
@@ -225,16 +228,16 @@ def conflict_of(folder: str, dashboard: Json, others: Sequence[tuple[str, Json]]
 
 
 def collected(
-    entries: Sequence[Any], datasources: Sequence[str], base: str, own: str
+    entries: Sequence[Any], datasources: Sequence[str], base: Path
 ) -> tuple[list[tuple[str, Json]], list[str]]:
     """Return all dashboards, each with its folder's title, and what is wrong with the entries."""
     known = set(datasources)
-    found = [(OWN_FOLDER, dashboard) for dashboard in own_dashboards(Path(own), known)]
-    template = json.loads((Path(own) / TEMPLATE).read_text())
+    found = [(OWN_FOLDER, dashboard) for dashboard in own_dashboards(OWN_DASHBOARDS, known)]
+    template = json.loads((OWN_DASHBOARDS / TEMPLATE).read_text())
     problems = []
     for entry in entries:
         try:
-            folder, dashboard = made(entry, template, known, Path(base))
+            folder, dashboard = made(entry, template, known, base)
         except DashboardError as error:
             problems.append(f"grafana_dashboards: {error}.")
             continue
@@ -245,31 +248,29 @@ def collected(
     return found, problems
 
 
-def dashboard_problems(entries: Sequence[Any], datasources: Sequence[str], base: str, own: str) -> list[str]:
+def dashboard_problems(entries: Sequence[Any], datasources: Sequence[str], base: Path = CHECKOUT) -> list[str]:
     """Return what is wrong with `grafana_dashboards`: sentences that say what to do.
 
     Args:
         entries: The variable.
         datasources: Uids of the data sources that there are.
         base: Folder that relative paths start from.
-        own: Folder of the role's dashboards.
     """
-    return collected(entries, datasources, base, own)[1]
+    return collected(entries, datasources, base)[1]
 
 
-def dashboards(entries: Sequence[Any], datasources: Sequence[str], base: str, own: str) -> list[Json]:
+def dashboards(entries: Sequence[Any], datasources: Sequence[str], base: Path = CHECKOUT) -> list[Json]:
     """Return every dashboard as `uid`, `folder` (title), `folder_uid`, `path` (relative) and `content` (its JSON).
 
     Args:
         entries: `grafana_dashboards`.
         datasources: Uids of the data sources that there are.
         base: Folder that relative paths start from.
-        own: Folder of the role's dashboards.
 
     Raises:
         AnsibleFilterError: An entry would not work.
     """
-    found, problems = collected(entries, datasources, base, own)
+    found, problems = collected(entries, datasources, base)
     if problems:
         raise AnsibleFilterError(" ".join(problems))
     return [

@@ -170,8 +170,7 @@ def check_dashboards(asked: Variables) -> Problems:
         yield f"grafana_tracing_datasource is {tracing!r}; it is the uid of one of grafana_datasources, or empty."
     entries = asked.get("grafana_dashboards")
     if isinstance(entries, Sequence) and not isinstance(entries, str):
-        own = str(ROLES / "grafana" / "files" / "dashboards")
-        yield from dashboards_filter().dashboard_problems(entries, own_sources + others, str(ROLES.parent), own)
+        yield from dashboards_filter().dashboard_problems(entries, own_sources + others)
 
 
 def check_ports(asked: Variables) -> Problems:
