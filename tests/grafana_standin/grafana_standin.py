@@ -29,6 +29,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -618,6 +619,7 @@ class Grafana:
         LOG("settings", "info", "Starting Grafana", version=self.version, commit="stand-in", branch="stand-in")
         LOG("settings", "warn", "This is a stand-in for Grafana, for tests only", standIn=True)
         self.store = Store(settings)
+        self.answered: Counter[int] = Counter()  # requests, by status
         self.dashboards = Dashboards(settings, self.store)
         self.open_routes: Routes = {
             "GET /api/health": self.health,
@@ -710,8 +712,11 @@ class Grafana:
 
     def metrics(self, _: Request) -> Answer:
         """Answer GET /metrics."""
-        series = f'grafana_build_info{{branch="stand-in",edition="oss",version="{self.version}"}} 1'
-        return Answer(200, f"# TYPE grafana_build_info gauge\n{series}\n", "text/plain; version=0.0.4; charset=utf-8")
+        build = f'grafana_build_info{{branch="stand-in",edition="oss",version="{self.version}"}} 1'
+        name = "grafana_http_request_duration_seconds_count"
+        counts = [f'{name}{{status_code="{status}"}} {count}' for status, count in sorted(self.answered.items())]
+        lines = ["# TYPE grafana_build_info gauge", build, f"# TYPE {name} counter", *counts]
+        return Answer(200, "\n".join([*lines, ""]), "text/plain; version=0.0.4; charset=utf-8")
 
     def sign_up(self, _: Request) -> Answer:
         """Answer POST /api/user/signup: the stand-in knows only the case that it is off."""
@@ -1128,6 +1133,7 @@ class Request(BaseHTTPRequestHandler):
         body = answer.body
         text = body if isinstance(body, (str, bytes)) else json.dumps(body, separators=(",", ":"))
         payload = text.encode() if isinstance(text, str) else text
+        self.grafana.answered[answer.status] += 1
         self.send_response(answer.status)
         for name, value in {"Content-Type": answer.kind, **STANDARD_HEADERS, **answer.headers}.items():
             if value:

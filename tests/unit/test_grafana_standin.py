@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -414,7 +415,10 @@ def test_health_needs_no_user(grafana: Grafana) -> None:
 
 
 def test_metrics_need_no_user(grafana: Grafana) -> None:
-    assert "grafana_build_info{" in grafana.ask("/metrics", auth=None).text
+    grafana.ask("/metrics", auth=None)
+    text = grafana.ask("/metrics", auth=None).text
+    assert "grafana_build_info{" in text
+    assert re.search(r'^grafana_http_request_duration_seconds_count\{.*status_code="200".*\} [1-9]', text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("path", ["/api/org", "/api/datasources", "/api/none"])
