@@ -216,12 +216,19 @@ def test_every_check_of_a_file_has_to_pass(host: Host) -> None:
         host.converge(host.file("a", validate=[f"{host.checker} %s", "false"]))
 
 
-def test_a_check_sees_the_file_under_its_own_name_in_a_folder_of_its_own(host: Host) -> None:
+def test_a_check_sees_the_file_under_its_own_name_in_a_private_folder(host: Host) -> None:
     host.converge(host.file("a.yml"), host.file("b.yml"))
     seen = [Path(line) for line in host.seen.read_text().splitlines()]
     assert [path.name for path in seen] == ["a.yml", "b.yml"]
-    assert len({path.parent for path in seen}) == 2
     assert not any(path.parent.exists() for path in seen)
+
+
+def test_a_check_sees_the_other_files_beside_it_as_they_are_going_to_be(host: Host, tmp_path: Path) -> None:
+    host.converge(host.file("names", "same"), host.file("settings", "old"))
+    found = tmp_path / "found"
+    checker = host.script(tmp_path / "both", f'cat "$1/settings" "$1/names" "$2" >> {found}')
+    host.converge(host.file("names", "same"), host.file("settings", "new", validate=[f"{checker} %d %s"]))
+    assert found.read_text() == "newsamenew"
 
 
 def test_what_is_checked_is_closed_to_other_users(host: Host, tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ DOCUMENTATION = r"""
 module: systemd_app
 short_description: Have one program's files as wanted, and its unit enabled, running them, and ready
 description:
-  - Every file that differs is first written to a private folder and checked there by its own O(files[].validate)
-    commands. Only when all of them have passed are the files moved in, in the order given, each by a rename.
+  - All files are first written to a private folder, where those that differ are checked by their own
+    O(files[].validate) commands. Only when all have passed are they moved in, in the order given, each by a rename.
     So a configuration that the program refuses never reaches the place where a restart would read it.
   - Then the unit is started if it doesn't run, and restarted if one of the files that it reads is newer than its
     process. That is a fact about the host and not about this run, so a run that was interrupted before the restart is
@@ -44,7 +44,9 @@ options:
       owner: {description: Name of the owner., type: str, default: root}
       group: {description: Name of the group., type: str, default: root}
       validate:
-        description: Commands that must succeed before anything is moved in; C(%s) stands for the file to check.
+        description:
+          - Commands that must succeed before anything is moved in. C(%s) stands for the file to check, C(%d) for its
+            folder, in which are the other files of this list that belong beside it.
         type: list
         elements: str
         default: []
@@ -66,6 +68,7 @@ options:
     default: []
   ready_url: {description: Address that answers when the service is ready. Without it nothing is waited for., type: str}
   ready_body: {description: Regular expression that must be found in the answer., type: str}
+  ready_ca: {description: File with the CA's certificate by which that address is verified., type: path}
   ready_timeout: {description: "How long to wait for that, in seconds.", type: int, default: 120}
 author: [logstead contributors]
 """
@@ -104,7 +107,7 @@ def converge(parameters: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         for action in actions:
             carry_out(unit, action)
         if parameters["ready_url"]:
-            wait_until_ready(unit, *(parameters[f"ready_{name}"] for name in ("url", "body", "timeout")))
+            wait_until_ready(unit, *(parameters[f"ready_{name}"] for name in ("url", "body", "timeout", "ca")))
     return {"changed": bool(diffs or actions), "diff": diffs, "actions": actions}
 
 
@@ -125,6 +128,7 @@ def main() -> None:
             "reads": {"type": "list", "elements": "path", "default": []},
             "ready_url": {"type": "str"},
             "ready_body": {"type": "str"},
+            "ready_ca": {"type": "path"},
             "ready_timeout": {"type": "int", "default": 120},
         },
         required_together=[("ready_url", "ready_body")],

@@ -105,7 +105,7 @@ def name_of_group(gid: int) -> str:
 
 def run(command: str, path: Path) -> subprocess.CompletedProcess[str]:
     """Run a command line on a file, without a shell; its output is kept together."""
-    words = [word.replace("%s", str(path)) for word in command.split()]
+    words = [word.replace("%s", str(path)).replace("%d", str(path.parent)) for word in command.split()]
     return subprocess.run(
         words,
         stdin=subprocess.DEVNULL,
@@ -118,8 +118,9 @@ def run(command: str, path: Path) -> subprocess.CompletedProcess[str]:
 
 
 def stage(file: File, folder: Path) -> Path:
-    """Write a file below the private folder, under its own name: programs look at the ending."""
-    staged = Path(tempfile.mkdtemp(dir=folder), file.path.name)
+    """Write a file below the private folder, at its own path: programs look at the ending, and at what is beside it."""
+    staged = folder.joinpath(*file.path.parts[1:])
+    staged.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     staged.write_bytes(file.text.encode(errors="surrogateescape"))
     return staged
 
@@ -168,7 +169,7 @@ def put_in_place(files: list[File], absent: list[Path], check_mode: bool) -> tup
     restart = any(file.restart for file in different) or bool(superfluous)
     diffs = [file.diff() for file in different] + [diff_of_absent(path) for path in superfluous]
     with tempfile.TemporaryDirectory(prefix="systemd-app-") as folder:
-        staged = {str(file.path): stage(file, Path(folder)) for file in different}
+        staged = {str(file.path): stage(file, Path(folder)) for file in (files if different else [])}
         for file in different:
             # Before the first installation the program that would check the file isn't there yet.
             if not (check_mode and any(shutil.which(command.split()[0]) is None for command in file.validate)):

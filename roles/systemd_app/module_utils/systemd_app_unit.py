@@ -5,16 +5,15 @@
 from __future__ import annotations
 
 import re
+import ssl
 import subprocess
 import time
 from collections.abc import Iterable
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
-from urllib.request import ProxyHandler, build_opener
+from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 
-# The service is on this host: no proxy is in between.
-DIRECTLY = build_opener(ProxyHandler({}))
 POLL_SECONDS = 0.3
 JOURNAL_LINES = 40
 
@@ -61,10 +60,12 @@ def journal_of(unit: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
-def answer_of(url: str) -> tuple[bool, str]:
+def answer_of(url: str, ca: str | None = None) -> tuple[bool, str]:
     """Return whether an address answers without an error, and what it answers or why it doesn't."""
     try:
-        with DIRECTLY.open(url, timeout=5) as response:
+        # The service is on this host: no proxy is in between.
+        verified = [HTTPSHandler(context=ssl.create_default_context(cafile=ca))] if ca else []
+        with build_opener(ProxyHandler({}), *verified).open(url, timeout=5) as response:
             body: str = response.read(65536).decode(errors="replace")
             return True, body
     except HTTPError as error:
@@ -73,12 +74,12 @@ def answer_of(url: str) -> tuple[bool, str]:
         return False, f"no answer ({error})"
 
 
-def wait_until_ready(unit: str, url: str, body: str, timeout: int) -> None:
+def wait_until_ready(unit: str, url: str, body: str, timeout: int, ca: str | None = None) -> None:
     """Poll until the service answers as it should; raise UnitError if it fails or the time is over."""
     deadline = time.monotonic() + timeout
     restarts = None
     while True:
-        is_fine, answer = answer_of(url)
+        is_fine, answer = answer_of(url, ca)
         if is_fine and re.search(body, answer):
             return
         (properties,) = properties_of(unit)
