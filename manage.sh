@@ -4,7 +4,7 @@
 # Runs the playbook that is named like the verb. All that happens on the hosts is in playbooks/.
 set -euo pipefail
 
-readonly COMPONENTS="loki promtail grafana demo-app prometheus alertmanager node-exporter"
+readonly COMPONENTS="loki gateway promtail grafana demo-app prometheus alertmanager node-exporter"
 
 usage() {
     cat <<'END'
@@ -19,7 +19,7 @@ Verbs:
   doctor     follow one log line from the app to Grafana, and name the first step that fails
   clean      remove the services and their settings, after a question; data stays unless --with-data is given
 
-Components: loki, promtail, grafana, demo-app, prometheus, alertmanager, node-exporter; without one, all of them.
+Components: loki, gateway, promtail, grafana, demo-app, prometheus, alertmanager, node-exporter; without one, all of them.
 doctor always looks at the whole way.
 
 Options:

@@ -13,10 +13,18 @@ import secrets
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def filled_in(example: Any) -> Any:
+    """Return what an example holds, with a random secret in each empty place."""
+    if isinstance(example, dict):
+        return {name: filled_in(value) for name, value in example.items()}
+    return secrets.token_urlsafe(32)
 
 
 def make_vault(environment: str) -> str:
@@ -30,8 +38,8 @@ def make_vault(environment: str) -> str:
         sys.exit(
             f"group_vars/{environment}/vault.yml is there already, and stays as it is; `ansible-vault edit` changes it"
         )
-    names = yaml.safe_load(example.read_text())
-    text = "---\n" + "".join(f"{name}: {secrets.token_urlsafe(32)}\n" for name in names)
+    values = filled_in(yaml.safe_load(example.read_text()))
+    text = yaml.safe_dump(values, explicit_start=True, sort_keys=False)
     sealed = subprocess.run(
         ["ansible-vault", "encrypt", "--output", "-"],
         cwd=REPOSITORY,
@@ -45,7 +53,7 @@ def make_vault(environment: str) -> str:
     vault.touch(mode=0o600, exist_ok=False)
     vault.write_text(sealed.stdout)
     return (
-        f"group_vars/{environment}/vault.yml holds {', '.join(names)}. Keep its password; show them with\n"
+        f"group_vars/{environment}/vault.yml holds {', '.join(values)}. Keep its password; show them with\n"
         f"  ansible-vault view group_vars/{environment}/vault.yml\n"
         f"and run with --ask-vault-pass, or with ANSIBLE_VAULT_PASSWORD_FILE."
     )

@@ -32,6 +32,7 @@ options:
       group: {description: Group of hosts; not used., type: str}
       url: {description: Address that answers when the component is ready., type: str, required: true}
       body: {description: Regular expression that the answer must hold., type: str, required: true}
+      ca: {description: File with the CA's certificate by which the address is verified., type: path}
       data: {description: Paths of its data., type: list, elements: path, default: []}
 author: [logstead contributors]
 """
@@ -81,10 +82,10 @@ def version_of(name: str, root: str = "/opt") -> str:
         return UNKNOWN
 
 
-def is_ready(url: str, body: str) -> bool:
+def is_ready(url: str, body: str, ca: str | None) -> bool:
     """Tell whether an address answers as it should."""
     try:
-        with open_url(url, timeout=5, use_proxy=False) as response:
+        with open_url(url, timeout=5, use_proxy=False, ca_path=ca or None) as response:
             return bool(re.search(body, response.read(65536).decode(errors="replace")))
     except (HTTPError, OSError, ValueError):
         return False
@@ -111,7 +112,7 @@ def row_of(component: dict[str, Any]) -> tuple[str, ...]:
     address = re.sub(r"^\w+://([^/]+).*", r"\1", component["url"])
     return (
         name,
-        state_of(shown, runs and is_ready(component["url"], component["body"])),
+        state_of(shown, runs and is_ready(component["url"], component["body"], component["ca"])),
         shown.get("UnitFileState") or UNKNOWN,
         since[0] if since else UNKNOWN,
         version_of(name),
@@ -139,6 +140,7 @@ def main() -> None:
         "group": {"type": "str"},
         "url": {"type": "str", "required": True},
         "body": {"type": "str", "required": True},
+        "ca": {"type": "path"},
         "data": {"type": "list", "elements": "path", "default": []},
     }
     module = AnsibleModule(

@@ -10,6 +10,8 @@ import glob
 import json
 import re
 import secrets
+import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterable
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlencode, urlsplit
-from urllib.request import ProxyHandler, Request, build_opener
+from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -51,8 +53,10 @@ options:
     elements: dict
     default: []
   probes: {description: "What the first step gave, of one or more hosts.", type: list, elements: dict, default: []}
-  user: {description: "C(grafana): log-in name.", type: str, default: admin}
-  password: {description: "C(grafana): password.", type: str}
+  user: {description: "C(grafana), C(loki) with a gateway: log-in name.", type: str, default: admin}
+  password: {description: "C(grafana), C(loki) with a gateway: password.", type: str}
+  tenant: {description: "C(loki): tenant, where Loki is asked through a gateway.", type: str, default: ""}
+  ca: {description: "File with the CA's certificate by which Loki's address is verified, if it is there.", type: path}
   datasource: {description: "C(grafana): uid of the data source.", type: str, default: loki}
   timeout: {description: How long to wait for what should come, in seconds., type: int, default: 60}
 author: [logstead contributors]
@@ -76,7 +80,9 @@ POLL_SECONDS = 0.3
 SEND_SECONDS = 20
 WRITE_SECONDS = 5
 SILENCE = 0  # the status of an address that doesn't answer
-OPENER = build_opener(ProxyHandler({}))  # never through the environment's proxy
+CONTEXT = ssl.create_default_context()
+OPENER = build_opener(ProxyHandler({}), HTTPSHandler(context=CONTEXT))  # never through the environment's proxy
+LEAST_DAYS = 14  # that the gateway's certificate has to be valid for
 
 Metrics = list[tuple[str, dict[str, str], float]]
 
@@ -386,7 +392,8 @@ def explain_silence(parameters: dict[str, Any], failures: dict[str, float]) -> N
     advice = {
         "429": "raise ingestion_rate_mb or per_stream_rate_limit by loki_config_overrides, or log less.",
         "400": "the lines are too old, too far in the future (see timedatectl), or have too many labels.",
-        "401": "Loki, or a proxy before it, wants a log-in: set it by promtail_config_overrides.",
+        "401": "Loki, or a proxy before it, wants a log-in: set promtail_loki_gateway.",
+        "503": "Loki isn't ready, or the gateway doesn't know Promtail's user: run site.yml here and where it is.",
         "404": f"{loki} is not Loki's address: set promtail_loki_url.",
     }
     statuses = ", ".join(sorted(failures))
@@ -476,10 +483,10 @@ def find_lines(api: str, query: str, headers: dict[str, str] | None = None) -> t
     return status, body, [line for _, line in sorted(lines)]
 
 
-def missing_line(api: str, probe: dict[str, Any], timeout: int) -> NoReturn:
+def missing_line(api: str, probe: dict[str, Any], timeout: int, headers: dict[str, str]) -> NoReturn:
     """Fail because Loki doesn't have a line."""
     selector = probe["query"].partition("}")[0]
-    _, _, others = find_lines(api, f'{selector}, host="{probe["host"]}"}}')
+    _, _, others = find_lines(api, f'{selector}, host="{probe["host"]}"}}', headers)
     rest = "other lines of this job in the last hour" if others else "no line of this job in the last hour at all"
     raise StepFailed(
         f"Loki answers, but hasn't the line of {probe['host']} after {timeout} s: {probe['query']} finds nothing, "
@@ -489,11 +496,62 @@ def missing_line(api: str, probe: dict[str, Any], timeout: int) -> NoReturn:
     )
 
 
+def log_in(parameters: dict[str, Any]) -> dict[str, str]:
+    """Return the header with which the user logs in."""
+    pair = base64.b64encode(f"{parameters['user']}:{parameters['password']}".encode()).decode()
+    return {"Authorization": f"Basic {pair}"}
+
+
+def check_gateway(parameters: dict[str, Any]) -> None:
+    """Look whether the gateway lets in who has a credential, nobody else, and has a certificate for a while."""
+    url, tenant = parameters["url"], parameters["tenant"]
+    status, body = ask(f"{url}/health")
+    if status == SILENCE:
+        if Path("/etc/systemd/system/gateway.service").exists():
+            silent_unit("gateway", url, body)
+        raise StepFailed(
+            f"the gateway at {url} doesn't answer as it should ({body}).",
+            "look for a firewall, or whether platform_gateway_url and platform_gateway_ca are those of the gateway; "
+            "./manage.sh status in its inventory tells whether it runs.",
+        )
+    status, _ = ask(f"{url}/loki/api/v1/labels")
+    if status != 401:
+        raise StepFailed(
+            f"{url} answers {status} to somebody who hasn't logged in, instead of 401.",
+            "run site.yml where the gateway is; another program may have its port (ss -ltnp).",
+        )
+    status, body = ask(f"{url}/ready", log_in(parameters))
+    if status == 401:
+        raise StepFailed(
+            f"the gateway doesn't let {parameters['user']} in.",
+            f"give the gateway the platform_credentials['{tenant}'] of this inventory, and run site.yml there.",
+        )
+    if status == 502:
+        raise StepFailed("the gateway can't reach Loki.", "start it: ./manage.sh start loki, where the gateway is.")
+    address = urlsplit(url)
+    host, port = str(address.hostname), address.port or 443
+    with (
+        socket.create_connection((host, port), timeout=10) as plain,
+        CONTEXT.wrap_socket(plain, server_hostname=host) as tls,
+    ):
+        certificate = tls.getpeercert() or {}
+    days = (ssl.cert_time_to_seconds(str(certificate["notAfter"])) - time.time()) / 86400
+    if days < LEAST_DAYS:
+        raise StepFailed(
+            f"the gateway's certificate ends in {days:.0f} days.",
+            "run site.yml where the gateway is, with a new gateway_certificate if it has one.",
+        )
+
+
 def check_loki(parameters: dict[str, Any]) -> Outcome:
     """Look whether Loki is ready, has labels, and finds every probe."""
     url, probes = parameters["url"], list(parameters["probes"])
     api = f"{url}/loki/api/v1"
-    status, body = ask(f"{url}/ready")
+    headers = {}
+    if parameters["tenant"]:
+        check_gateway(parameters)
+        headers = log_in(parameters)
+    status, body = ask(f"{url}/ready", headers)
     if status == SILENCE:
         silent_unit("loki", url, body)
     if not body.startswith("ready"):
@@ -505,15 +563,15 @@ def check_loki(parameters: dict[str, Any]) -> Outcome:
 
     def is_found() -> bool:
         for probe in list(probes):
-            found = find_lines(api, probe["query"])[2]
+            found = find_lines(api, probe["query"], headers)[2]
             if found:
                 lines.extend(found)
                 probes.remove(probe)
         return not probes
 
     if not until(is_found, parameters["timeout"]):
-        missing_line(api, probes[0], parameters["timeout"])
-    status, body = ask(f"{api}/labels")
+        missing_line(api, probes[0], parameters["timeout"], headers)
+    status, body = ask(f"{api}/labels", headers)
     labels = (parsed(body) or {}).get("data") or []
     if parameters["probes"] and not {"job", "service_name", "host"} <= set(labels):
         raise StepFailed(
@@ -528,8 +586,7 @@ def check_loki(parameters: dict[str, Any]) -> Outcome:
 def check_grafana(parameters: dict[str, Any]) -> Outcome:
     """Look whether Grafana lets in, and its data source finds a probe."""
     url, uid = parameters["url"], quote(parameters["datasource"], safe="")
-    pair = base64.b64encode(f"{parameters['user']}:{parameters['password']}".encode()).decode()
-    headers = {"Authorization": f"Basic {pair}", "Accept": "application/json"}
+    headers = {**log_in(parameters), "Accept": "application/json"}
     status, body = ask(f"{url}/api/health")
     if status == SILENCE:
         silent_unit("grafana", url, body)
@@ -604,12 +661,17 @@ def main() -> None:
             "probes": {"type": "list", "elements": "dict", "default": []},
             "user": {"type": "str", "default": "admin"},
             "password": {"type": "str", "no_log": True},
+            "tenant": {"type": "str", "default": ""},
+            "ca": {"type": "path"},
             "datasource": {"type": "str", "default": "loki"},
             "timeout": {"type": "int", "default": 60},
         },
         required_if=[("step", "app", ["log_folder"]), ("step", "grafana", ["password"])],
         supports_check_mode=True,
     )
+    ca = module.params["ca"]
+    if ca and Path(ca).is_file():
+        CONTEXT.load_verify_locations(ca)
     module.exit_json(changed=False, **examine(module.params))
 
 

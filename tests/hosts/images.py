@@ -16,6 +16,8 @@ PACKAGES = (
     "systemd systemd-sysv libpam-systemd dbus python3 python3-apt python3-venv openssh-server iproute2 curl "
     "ca-certificates logrotate sudo procps gnupg acl nftables"
 )
+# What roles install by apt: the hosts reach no Debian mirror, so it lies in a folder of theirs.
+FROM_APT = "nginx"
 # What a container can't do, or what would disturb a test: masked, so that a good boot is `running`, never `degraded`.
 MASKED = (
     "systemd-modules-load.service systemd-sysctl.service systemd-binfmt.service systemd-udevd.service "
@@ -41,6 +43,19 @@ for unit in {MASKED}; do ln -sf /dev/null "$1/etc/systemd/system/$unit"; done
 mkdir -p "$1/var/log/journal" # the journal outlives a power cut, as on a real host
 : > "$1/etc/machine-id"       # each host makes its own
 rm -f "$1/etc/hostname"
+export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
+apt-get clean
+apt-get --quiet=2 --yes --download-only install {FROM_APT}
+mkdir "$1/srv/packages"
+mv "$1"/var/cache/apt/archives/*.deb "$1/srv/packages"
+cd "$1/srv/packages"
+for file in *.deb; do
+    dpkg-deb --field "$file"
+    printf 'Filename: ./%s\\nSize: %s\\n' "$file" "$(stat --format %s "$file")"
+    printf 'SHA256: %s\\n\\n' "$(sha256sum "$file" | cut --delimiter ' ' --fields 1)"
+done > Packages
+rm -rf "$1"/etc/apt/sources.list.d/*
+echo 'deb [trusted=yes] file:/srv/packages ./' > "$1/etc/apt/sources.list"
 """
 
 

@@ -46,9 +46,10 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
     """What addresses answer, by a part of them; the first part that fits counts, and anything else is silent."""
     given: Answers = {}
 
-    def ask(url: str, _headers: object = None, timeout: float = 10) -> tuple[int, str]:
+    def ask(url: str, headers: object = None, timeout: float = 10) -> tuple[int, str]:
         assert timeout
-        status, body = next((answer for part, answer in given.items() if part in url), (0, "Connection refused"))
+        asked = url if headers else f"{url} anonymous"
+        status, body = next((answer for part, answer in given.items() if part in asked), (0, "Connection refused"))
         return status, body if isinstance(body, str) else json.dumps(body)
 
     monkeypatch.setattr(doctor, "ask", ask)
@@ -60,7 +61,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
 
 def examine(step: str, **parameters: Any) -> dict[str, Any]:
     defaults = {"host": "web", "url": "http://x", "probes": [PROBE], "timeout": 0, "promtail_url": ""}
-    grafana = {"user": "admin", "password": "pass", "datasource": "loki"}
+    grafana = {"user": "admin", "password": "pass", "datasource": "loki", "tenant": ""}
     result: dict[str, Any] = doctor.examine({"step": step, **defaults, **grafana, **parameters})
     return result
 
@@ -248,6 +249,27 @@ def test_loki_passes_with_the_line(answers: Answers) -> None:
     result = examine("loki")
     assert result["outcome"] == "passed", result
     assert result["lines"] == ["earlier", "later"]
+
+
+GATEWAY = {"/health": (200, "logstead gateway\n"), "/labels anonymous": (401, "")}
+
+
+@pytest.mark.parametrize(
+    ("given", "cause"),
+    [
+        ({}, "the gateway at http://x doesn't answer as it should"),
+        ({"/health": (200, ""), "/labels": (200, LABELS)}, "answers 200 to somebody who hasn't logged in"),
+        ({**GATEWAY, "/ready": (401, "")}, "the gateway doesn't let dev-read in"),
+        ({**GATEWAY, "/ready": (502, "")}, "the gateway can't reach Loki"),
+    ],
+    ids=["silent", "open", "unknown credential", "Loki away"],
+)
+def test_a_bad_gateway_is_explained(answers: Answers, given: Answers, cause: str) -> None:
+    answers |= given
+    result = examine("loki", tenant="dev", user="dev-read")
+    assert result["outcome"] == "failed"
+    assert cause in result["cause"]
+    assert result["advice"]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -69,9 +71,15 @@ def init(tree: Path, environment: str, password: str = PASSWORD) -> subprocess.C
     return run(tree, sys.executable, "playbooks/vault_init.py", environment, password=password)
 
 
+def leaves(values: dict[str, Any]) -> Iterator[str]:
+    """Yield the texts of a dictionary, however deep."""
+    for value in values.values():
+        yield from leaves(value) if isinstance(value, dict) else [value]
+
+
 def test_a_vault_has_random_secrets_for_all_that_its_example_names_and_is_encrypted(copy: Path) -> None:
     found = []
-    for environment in ("prod", "staging"):
+    for environment in ("prod", "staging", "dev"):
         result = init(copy, environment)
         assert result.returncode == 0, result.stdout
         vault = copy / f"group_vars/{environment}/vault.yml"
@@ -79,9 +87,10 @@ def test_a_vault_has_random_secrets_for_all_that_its_example_names_and_is_encryp
         assert vault.stat().st_mode & 0o777 == 0o600
         values = yaml.safe_load(run(copy, "ansible-vault", "view", str(vault)).stdout)
         assert list(values) == list(yaml.safe_load((vault.parent / "vault.yml.example").read_text()))
-        assert all(len(value) >= 32 for value in values.values())
-        assert not [value for value in values.values() if value in result.stdout]
-        found += values.values()
+        secrets = [*leaves(values)]
+        assert all(len(value) >= 32 for value in secrets)
+        assert not [value for value in secrets if value in result.stdout]
+        found += secrets
     assert len(set(found)) == len(found)
 
 
@@ -94,11 +103,11 @@ def test_a_vault_that_is_there_stays_as_it_is(copy: Path) -> None:
     assert (copy / "group_vars/prod/vault.yml").read_text() == before
 
 
-@pytest.mark.parametrize("environment", ["", "dev", "prdo", "../prod"])
+@pytest.mark.parametrize("environment", ["", "demo", "prdo", "../prod"])
 def test_an_environment_without_a_vault_is_refused(copy: Path, environment: str) -> None:
     result = init(copy, environment)
     assert result.returncode == 1
-    assert "is no environment with a vault: say ENV=prod or ENV=staging" in result.stdout
+    assert "is no environment with a vault: say ENV=dev or ENV=prod or ENV=staging" in result.stdout
     assert not list(copy.glob("group_vars/**/vault.yml"))
 
 

@@ -16,7 +16,7 @@ import yaml
 
 REPOSITORY = Path(__file__).parents[2]
 VERBS = ["start", "stop", "restart", "status", "logs", "doctor", "clean"]
-COMPONENTS = ["loki", "promtail", "grafana", "demo-app", "prometheus", "alertmanager", "node-exporter"]
+COMPONENTS = ["loki", "gateway", "promtail", "grafana", "demo-app", "prometheus", "alertmanager", "node-exporter"]
 
 
 def load(name: str) -> ModuleType:
@@ -110,7 +110,7 @@ def test_help_names_every_verb_and_component(path_with_ansible: str) -> None:
     [
         ([], "say what to do"),
         (["burn"], "unknown verb burn; there are: start stop"),
-        (["start", "kafka"], "unknown component kafka; there are: loki promtail grafana demo-app"),
+        (["start", "kafka"], "unknown component kafka; there are: loki gateway promtail grafana demo-app"),
         (["start", "loki", "grafana"], "not also grafana"),
         (["start", "-e", "moon"], "unknown environment moon; there are: demo dev prod staging"),
         (["start", "-e", "../playbooks"], "unknown environment ../playbooks"),

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import ipaddress
 import sys
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from roles.preflight.action_plugins.preflight_check import COMPONENTS, known_names, problems_of
+from roles.preflight.action_plugins import preflight_check
+from roles.preflight.action_plugins.preflight_check import known_names, problems_of
+
+COMPONENTS = [component for component in preflight_check.COMPONENTS if component != "gateway"]  # it needs tenants
 
 
 def facts(**changed: Any) -> dict[str, Any]:
@@ -354,3 +362,227 @@ def test_the_demo_app_needs_a_newer_python_than_the_platform() -> None:
     assert "the demo app needs Python 3.11" in problem
     assert "demo_app_python" in problem
     assert problems_of(asked(ansible_facts=old, demo_app_python="/opt/python/bin/python3")) == []
+
+
+# --- Tenants ----------------------------------------------------------------------------------------------------------
+
+PASSWORDS = {"prod": {"write": "p" * 20, "read": "q" * 20}, "dev": {"write": "r" * 20, "read": "s" * 20}}
+
+
+def with_tenants(**changed: Any) -> dict[str, Any]:
+    """Return variables of a host of prod that runs everything, the gateway as well."""
+    return asked(
+        **{
+            "group_names": ["prod", "gateway", *COMPONENTS],
+            "groups": {"loki": ["a"], "gateway": ["a"]},
+            "platform_tenants_enabled": True,
+            "platform_environments": ["dev", "staging", "prod"],
+            "platform_credentials": PASSWORDS,
+            "platform_gateway_url": "https://logs.example.org:3102",
+            "gateway_url": "https://logs.example.org:3102",
+            "gateway_loki_url": "http://127.0.0.1:3101",
+            "gateway_credentials": PASSWORDS,
+            **changed,
+        }
+    )
+
+
+def only_problem_of_tenants(**changed: Any) -> str:
+    problems = problems_of(with_tenants(**changed))
+    assert len(problems) == 1, problems
+    return problems[0]
+
+
+def test_a_sound_gateway_has_no_problems() -> None:
+    assert problems_of(with_tenants()) == []
+    assert problems_of(with_tenants(platform_tenants_enabled="true")) == []
+
+
+def test_an_environment_without_a_loki_of_its_own_has_no_problems() -> None:
+    changed = {"group_names": ["dev", "promtail"], "groups": {"promtail": ["a"]}, "platform_environment": "dev"}
+    assert problems_of(with_tenants(**changed, platform_credentials={"dev": PASSWORDS["dev"]})) == []
+
+
+def test_a_gateway_without_tenants_is_refused() -> None:
+    problem = only_problem_of_tenants(platform_tenants_enabled=False)
+    assert problem.startswith(
+        "the host is in the group gateway, but there are no tenants: set platform_tenants_enabled"
+    )
+
+
+def test_tenants_without_a_gateway_are_refused() -> None:
+    problem = only_problem_of_tenants(groups={"loki": ["a"]}, group_names=["prod", "loki"])
+    assert "nobody could reach Loki: put the host of the group loki in the group gateway" in problem
+
+
+def test_two_gateways_are_refused() -> None:
+    assert "has 2 hosts (a, b)" in only_problem_of_tenants(groups={"loki": ["a"], "gateway": ["a", "b"]})
+
+
+@pytest.mark.parametrize("url", ["", "http://logs.example.org:3102", "logs.example.org", "https://logs.example.org/x"])
+def test_the_gateway_of_another_inventory_needs_an_https_address(url: str) -> None:
+    changed = {"group_names": ["prod", "promtail"], "groups": {"promtail": ["a"]}, "platform_gateway_url": url}
+    problem = only_problem_of_tenants(**changed, promtail_loki_url=url)
+    assert problem.startswith(f"platform_gateway_url is {url!r}")
+    assert "such as https://logs.example.org:3102" in problem
+
+
+def test_credentials_that_are_missing_are_told_of_with_the_file_to_set_them_in() -> None:
+    for given, lacking in (
+        ({}, "write and read"),
+        ({"prod": {"write": "p" * 20}}, "read"),
+        ({"prod": None}, "write and"),
+    ):
+        problem = only_problem_of_tenants(platform_credentials=given)
+        assert problem.startswith(f"platform_credentials['prod'] lacks {lacking}")
+        assert "group_vars/prod/vault.yml" in problem
+        assert "make vault-init ENV=prod" in problem
+
+
+def test_the_gateway_needs_both_credentials_of_each_environment_and_others_what_they_read() -> None:
+    given = {**PASSWORDS, "dev": {"read": "s" * 20}}
+    assert only_problem_of_tenants(platform_credentials=given).startswith("platform_credentials['dev'] lacks write.")
+    elsewhere = {"group_names": ["prod", "grafana"], "groups": {"grafana": ["a"]}}
+    assert problems_of(with_tenants(platform_credentials=given, **elsewhere)) == []
+
+
+def test_credentials_of_an_unknown_environment_are_refused() -> None:
+    problem = only_problem_of_tenants(platform_credentials={**PASSWORDS, "prdo": {"write": "x" * 20, "read": "y" * 20}})
+    assert (
+        "platform_credentials has prdo, which is no environment; platform_environments are dev, staging, prod"
+        in problem
+    )
+
+
+def test_equal_credentials_are_refused_without_repeating_them() -> None:
+    given = {**PASSWORDS, "prod": {"write": "p" * 20, "read": "p" * 20}}
+    problem = only_problem_of_tenants(platform_credentials=given)
+    assert problem.startswith("prod-read and prod-write have the same password")
+    given = {**PASSWORDS, "dev": {"write": "r" * 20, "read": "q" * 20}}
+    problem = only_problem_of_tenants(platform_credentials=given)
+    assert problem.startswith("dev-read and prod-read have the same password")
+    assert "qqq" not in problem
+
+
+@pytest.mark.parametrize("password", ["short", "x" * 19, "with a space in it, and long", "x" * 30 + "\n"])
+def test_a_password_that_can_be_guessed_or_would_be_cut_is_refused(password: str) -> None:
+    problem = only_problem_of_tenants(platform_credentials={**PASSWORDS, "prod": {"write": password, "read": "q" * 20}})
+    assert problem.startswith("the password of prod-write needs 20 characters or more, and no spaces")
+    assert password not in problem
+
+
+# --- Certificates -----------------------------------------------------------------------------------------------------
+
+
+class Pair:
+    """A key and its certificate, made for a test."""
+
+    def __init__(self, name: str, issuer: Pair | None = None, days: tuple[int, int] = (-1, 30), **names: str) -> None:
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        now = datetime.now(timezone.utc)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(issuer.certificate.subject if issuer else subject)
+            .public_key(self.key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now + timedelta(days=days[0]))
+            .not_valid_after(now + timedelta(days=days[1]))
+        )
+        if names:
+            entries = [
+                x509.DNSName(text) if kind == "dns" else x509.IPAddress(ipaddress.ip_address(text))
+                for kind, text in names.items()
+            ]
+            builder = builder.add_extension(x509.SubjectAlternativeName(entries), critical=False)
+        self.certificate: x509.Certificate = builder.sign((issuer or self).key, hashes.SHA256())
+
+    @property
+    def pem(self) -> str:
+        """The certificate."""
+        return self.certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+    @property
+    def key_pem(self) -> str:
+        """The key."""
+        form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        return self.key.private_bytes(serialization.Encoding.PEM, *form).decode()
+
+
+CA, OTHER_CA = Pair("ca"), Pair("other ca")
+BETWEEN = Pair("between", CA)
+CHAINED, ALONE = Pair("gateway", BETWEEN, dns="LOGS.example.org"), Pair("gateway", dns="logs.example.org")
+GOOD = Pair("gateway", CA, dns="logs.example.org", ip="10.0.0.5")
+
+
+def of(pair: Pair, **changed: Any) -> dict[str, Any]:
+    """Return the variables of a gateway with a certificate of its own."""
+    own = {"gateway_certificate": pair.pem, "gateway_certificate_key": pair.key_pem, "platform_gateway_ca": CA.pem}
+    return with_tenants(**{**own, **changed})
+
+
+@pytest.mark.parametrize(
+    ("pair", "changed"),
+    [
+        (GOOD, {}),
+        (GOOD, {"platform_gateway_ca": ""}),
+        (GOOD, {"platform_gateway_ca": OTHER_CA.pem + CA.pem}),
+        (GOOD, {"platform_gateway_url": "https://10.0.0.5:3102"}),
+        (Pair("gateway", CA, dns="*.example.org"), {}),
+        (
+            chained := Pair("gateway", BETWEEN, dns="LOGS.example.org"),
+            {"gateway_certificate": chained.pem + BETWEEN.pem},
+        ),
+        (ALONE, {"platform_gateway_ca": ALONE.pem}),
+    ],
+    ids=["by name", "public CA", "one of two CAs", "by address", "with a star", "with one between", "signed by itself"],
+)
+def test_a_sound_certificate_has_no_problems(pair: Pair, changed: dict[str, str]) -> None:
+    assert problems_of(of(pair, **changed)) == []
+
+
+@pytest.mark.parametrize(
+    ("pair", "changed", "problem"),
+    [
+        (Pair("x", CA, (-9, -2), dns="logs.example.org"), {}, "gateway_certificate has expired on "),
+        (Pair("x", CA, (2, 9), dns="logs.example.org"), {}, "gateway_certificate is valid only from "),
+        (GOOD, {"gateway_certificate_key": CA.key_pem}, "gateway_certificate_key isn't the key of the first"),
+        (GOOD, {"gateway_certificate_key": ""}, "gateway_certificate_key is no private key in PEM text"),
+        (GOOD, {"gateway_certificate_key": GOOD.pem}, "gateway_certificate_key is no private key in PEM text"),
+        (GOOD, {"gateway_certificate": "/etc/ssl/logs.pem"}, "gateway_certificate is no certificate in PEM text"),
+        (GOOD, {"gateway_certificate": ""}, "gateway_certificate is no certificate in PEM text"),
+        (GOOD, {"platform_gateway_url": "https://10.0.0.6:3102"}, "gateway_certificate isn't for 10.0.0.6, the host"),
+        (Pair("x", CA, dns="*.org"), {}, "gateway_certificate isn't for logs.example.org, the host"),
+        (Pair("logs.example.org", CA), {}, "gateway_certificate isn't for logs.example.org, the host"),
+        (GOOD, {"platform_gateway_ca": OTHER_CA.pem}, "gateway_certificate doesn't come from platform_gateway_ca"),
+        (Pair("x", BETWEEN, dns="logs.example.org"), {}, "gateway_certificate doesn't come from platform_gateway_ca"),
+        (GOOD, {"platform_gateway_ca": "/etc/ca.pem"}, "platform_gateway_ca is no certificate in PEM text"),
+    ],
+    ids=[
+        "expired",
+        "not yet valid",
+        "another's key",
+        "no key",
+        "a certificate for a key",
+        "a path",
+        "a key alone",
+        "another address",
+        "a star for two parts",
+        "a name that is no longer looked at",
+        "another CA",
+        "one between is missing",
+        "a path for a CA",
+    ],
+)
+def test_a_certificate_that_clients_would_refuse_is_refused(pair: Pair, changed: dict[str, str], problem: str) -> None:
+    problems = problems_of(of(pair, **changed))
+    assert len(problems) == 1, problems
+    assert problems[0].startswith(problem)
+    assert "BEGIN PRIVATE" not in problems[0]
+
+
+def test_a_ca_that_has_expired_is_told_of_where_clients_are() -> None:
+    elsewhere = {"group_names": ["prod", "promtail"], "groups": {"promtail": ["a"]}}
+    problem = only_problem_of_tenants(platform_gateway_ca=Pair("ca", days=(-9, -2)).pem, **elsewhere)
+    assert problem.startswith("a certificate of platform_gateway_ca has expired on ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import os
@@ -35,12 +36,14 @@ class FakeLoki:
     def __init__(self, port: int = 0) -> None:
         self.entries: list[tuple[int, str]] = []
         self.queries: list[str] = []
+        self.log_ins: list[str | None] = []
         self.status = 200
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 url = urllib.parse.urlsplit(self.path)
+                fake.log_ins.append(self.headers["Authorization"])
                 body = fake.answer(dict(urllib.parse.parse_qsl(url.query))) if "query" in url.path else b"{}"
                 self.send_response(fake.status)
                 self.end_headers()
@@ -107,6 +110,7 @@ class Start:
         promtail.chmod(0o755)
         self.command = [str(promtail)]
         entry = {"path": str(self.log), "job": "app", "labels": {"service_name": 'a"b'}, **entry}
+        self.log_in: dict[str, Any] = {}
         self.config: dict[str, Any] = {
             "server": {"http_listen_address": "127.0.0.1", "http_listen_port": 0},
             "positions": {"filename": str(self.positions)},
@@ -120,7 +124,7 @@ class Start:
 
     def resume(self) -> resume.Resume:
         """Do what is done before Promtail starts."""
-        start = resume.Resume({"promtail": self.config}, self.command)
+        start = resume.Resume({"promtail": self.config, "queries": self.log_in}, self.command)
         start.run()
         if start.stand_in:
             start.stand_in.close()
@@ -438,12 +442,14 @@ def test_it_becomes_promtail_at_once_where_nothing_was_ever_sent(start: Start, t
     assert time.monotonic() - begin < 2
 
 
-def test_it_waits_for_loki_and_answers_meanwhile(loki: FakeLoki, start: Start) -> None:
+@pytest.mark.parametrize("status", [503, 401], ids=["Loki is away", "the log-in for queries is being changed"])
+def test_it_waits_for_loki_and_answers_meanwhile(loki: FakeLoki, start: Start, status: int) -> None:
+    start.log_in = {"basic_auth": {"username": "dev-read", "password": "x"}} if status == 401 else {}
     start.config["server"] = {"http_listen_address": "127.0.0.1", "http_listen_port": free_port()}
     lines = records(10)
     start.write(lines)
     resume.write_positions(start.positions, {str(start.log): str(length(lines))})
-    loki.status = 503
+    loki.status = status
     thread = threading.Thread(target=start.resume)
     thread.start()
     url = f"http://127.0.0.1:{start.config['server']['http_listen_port']}"
@@ -461,6 +467,15 @@ def test_it_waits_for_loki_and_answers_meanwhile(loki: FakeLoki, start: Start) -
     loki.status = 200
     thread.join(10)
     assert start.position() == length(lines[:4])
+
+
+def test_queries_have_a_log_in_of_their_own(loki: FakeLoki, start: Start, tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("secret\n")
+    start.config["clients"][0]["basic_auth"] = {"username": "dev-write", "password": "another"}
+    start.log_in = {"basic_auth": {"username": "dev-read", "password_file": str(tmp_path / "password")}}
+    start.write(records(3))
+    start.resume()
+    assert set(loki.log_ins) == {"Basic " + base64.b64encode(b"dev-read:secret").decode()}
 
 
 def free_port() -> int:

@@ -10,21 +10,27 @@ import importlib.util
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.yaml import yaml_load
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
 
 Variables = Mapping[str, Any]
 Problems = Iterable[str]
 
 ROLES = Path(__file__).parents[2]
 # Each group of hosts runs the role of the same name.
-COMPONENTS = ("loki", "promtail", "grafana", "demo_app", "prometheus", "alertmanager", "node_exporter")
+COMPONENTS = ("loki", "gateway", "promtail", "grafana", "demo_app", "prometheus", "alertmanager", "node_exporter")
 # Groups of one host, and what the others send to it.
 ALONE = {"loki": "lines", "prometheus": "metrics", "alertmanager": "alerts"}
 # These run on the hosts of several groups.
@@ -37,6 +43,7 @@ PERIOD = re.compile(r"(\d+)([hdwy])")
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 SAMPLED_LEVELS = ("DEBUG", "INFO")
 SHORTEST_PASSWORD = 8
+LEAST_PASSWORD = 20  # characters; `make vault-init` makes 43
 PUBLIC_SECRETS = {
     "grafana_admin_password": ("", "admin", "admin123", "password", "changeme"),
     "grafana_secret_key": ("", "logstead-dev-only", "SW2YcwTIb9zpOOhoPsMm"),
@@ -198,7 +205,8 @@ def check_connections(asked: Variables) -> Problems:
                 "would be sent to the first alone. Keep one host in it."
             )
     for component, name in (("promtail", "promtail_loki_url"), ("grafana", "grafana_loki_url")):
-        if component in asked["group_names"] and not asked.get(name):
+        # With tenants, `check_tenants` says what is missing.
+        if component in asked["group_names"] and not asked.get(name) and not has_tenants(asked):
             yield (
                 f"the host is in the group {component}, but there is no Loki: "
                 f"put a host in the group loki, or set {name}."
@@ -212,6 +220,156 @@ def check_connections(asked: Variables) -> Problems:
                 f"{name} is {asked[name]!r}, which is no IP address to listen on. Set platform_address of this host to "
                 "the address under which the other hosts reach it."
             )
+
+
+def check_tenants(asked: Variables) -> Problems:
+    """Find a gateway without its Loki, or parts without a gateway."""
+    gateways, stores = (asked.get("groups", {}).get(group, []) for group in ("gateway", "loki"))
+    if not has_tenants(asked):
+        if "gateway" in asked["group_names"]:
+            yield (
+                "the host is in the group gateway, but there are no tenants: set platform_tenants_enabled to true, or "
+                "take the host out of the group."
+            )
+        return
+    if len(gateways) > 1:
+        yield f"the group gateway has {len(gateways)} hosts ({', '.join(gateways)}). Keep one host in it."
+    if stores and not gateways:
+        yield (
+            "platform_tenants_enabled is true, but nobody could reach Loki: put the host of the group loki in the "
+            "group gateway as well."
+        )
+    if "gateway" in asked["group_names"] and not asked.get("gateway_loki_url"):
+        yield "the gateway has no Loki: put a host in the group loki, or set gateway_loki_url."
+    url = str(asked.get("platform_gateway_url") or "")
+    if not re.fullmatch(r"https://[\w.-]+(:\d+)?", url) and (gateways or not stores):
+        yield (
+            f"platform_gateway_url is {url!r}: put a host in the group gateway, or name the gateway of another "
+            "inventory, such as https://logs.example.org:3102."
+        )
+
+
+def has_tenants(asked: Variables) -> bool:
+    """Tell whether tenants are on."""
+    return bool(boolean(asked.get("platform_tenants_enabled") or False, strict=False))
+
+
+def check_credentials(asked: Variables) -> Problems:
+    """Find credentials that are missing, or that would let somebody in as another."""
+    environment, known = asked.get("platform_environment"), asked.get("platform_environments") or []
+    given = asked.get("platform_credentials") or {}
+    if not has_tenants(asked) or not isinstance(given, Mapping):
+        return
+    vault = f"group_vars/{environment}/vault.yml"
+    if environment not in known:
+        yield f"platform_environment is {environment}, which is none of platform_environments: add it there."
+    for name in sorted(set(given) - set(known)):
+        yield f"platform_credentials has {name}, which is no environment; platform_environments are {', '.join(known)}."
+    users: dict[str, str] = {}
+    for name in dict.fromkeys([environment, *given]):
+        passwords = given.get(name)
+        passwords = passwords if isinstance(passwords, Mapping) else {}
+        # Only the gateway and the environment itself write.
+        needed = ("write", "read") if name == environment or "gateway" in asked["group_names"] else ("read",)
+        missing = [purpose for purpose in needed if not passwords.get(purpose)]
+        if missing:
+            yield (
+                f"platform_credentials['{name}'] lacks {' and '.join(missing)}. Set it in {vault}, which "
+                f"`make vault-init ENV={environment}` makes at random; another environment's are in its vault."
+            )
+        for purpose, password in passwords.items():
+            user = f"{name}-{purpose}"
+            if not password or purpose not in ("write", "read"):
+                continue
+            if not re.fullmatch(rf"\S{{{LEAST_PASSWORD},}}", str(password)):
+                yield f"the password of {user} needs {LEAST_PASSWORD} characters or more, and no spaces ({vault})."
+            if password in users:
+                yield f"{user} and {users[password]} have the same password: give each one of its own ({vault})."
+            users.setdefault(password, user)
+
+
+def certificates_in(text: str) -> list[x509.Certificate]:
+    """Return the certificates of a PEM text; none if it is no PEM text."""
+    try:
+        return list(x509.load_pem_x509_certificates(text.encode()))
+    except ValueError:
+        return []
+
+
+def period_problem(certificate: x509.Certificate, name: str) -> str:
+    """Return what is wrong with the time for which a certificate is valid; nothing if nothing is."""
+    now = datetime.now(timezone.utc)
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if end < now:
+        return f"{name} has expired on {end:%Y-%m-%d}: get a new one."
+    return f"{name} is valid only from {begin:%Y-%m-%d} on: wait, or get another one." if begin > now else ""
+
+
+def is_for(certificate: x509.Certificate, host: str) -> bool:
+    """Tell whether a certificate names a host, by name or by IP address."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return False
+    try:
+        return ipaddress.ip_address(host) in names.get_values_for_type(x509.IPAddress)
+    except ValueError:
+        # A star stands for the first part alone.
+        wanted = {host.lower(), "*." + host.lower().partition(".")[2]}
+        return not wanted.isdisjoint(name.lower() for name in names.get_values_for_type(x509.DNSName))
+
+
+def comes_from(chain: list[x509.Certificate], cas: list[x509.Certificate]) -> bool:
+    """Tell whether the first of a chain comes from one of the CAs, by way of the others."""
+    link = chain[0]
+    for _ in range(len(chain) + 1):
+        for issuer in (*cas, *chain[1:]):
+            try:
+                link.verify_directly_issued_by(issuer)
+            except (ValueError, TypeError, InvalidSignature):
+                continue
+            if issuer in cas:
+                return True
+            link = issuer
+            break
+    return False
+
+
+def check_certificate(asked: Variables) -> Problems:
+    """Find a certificate that clients of the gateway would refuse."""
+    if not has_tenants(asked):
+        return
+    trusted = str(asked.get("platform_gateway_ca") or "")
+    cas = certificates_in(trusted)
+    if trusted and not cas:
+        yield "platform_gateway_ca is no certificate in PEM text (-----BEGIN CERTIFICATE-----)."
+    yield from filter(None, (period_problem(ca, "a certificate of platform_gateway_ca") for ca in cas))
+    text, key_text = (str(asked.get(f"gateway_certificate{name}") or "") for name in ("", "_key"))
+    if "gateway" not in asked["group_names"] or not (text or key_text):
+        return
+    chain = certificates_in(text)
+    if not chain:
+        yield "gateway_certificate is no certificate in PEM text (-----BEGIN CERTIFICATE-----)."
+        return
+    try:
+        key = serialization.load_pem_private_key(key_text.encode(), password=None).public_key()
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        yield "gateway_certificate_key is no private key in PEM text, without a passphrase."
+    else:
+        if key != chain[0].public_key():
+            yield "gateway_certificate_key isn't the key of the first certificate of gateway_certificate."
+    yield from filter(None, [period_problem(chain[0], "gateway_certificate")])
+    host = str(urlsplit(str(asked.get("platform_gateway_url") or "")).hostname or "")
+    if not is_for(chain[0], host):
+        yield (
+            f"gateway_certificate isn't for {host}, the host of platform_gateway_url, by which clients reach the "
+            "gateway: get one that names it (subjectAltName), or set the address that it names."
+        )
+    if cas and not comes_from(chain, cas):
+        yield (
+            "gateway_certificate doesn't come from platform_gateway_ca, so clients would refuse it: name its CA there, "
+            "and append the certificates between the two to gateway_certificate."
+        )
 
 
 def check_secrets(asked: Variables) -> Problems:
@@ -253,6 +411,9 @@ CHECKS: tuple[Callable[[Variables], Problems], ...] = (
     check_dashboards,
     check_ports,
     check_connections,
+    check_tenants,
+    check_credentials,
+    check_certificate,
     check_secrets,
     check_people,
 )

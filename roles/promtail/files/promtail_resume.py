@@ -277,7 +277,8 @@ def source_of(config: dict[str, Any], external_labels: dict[str, str]) -> Source
 class Loki:
     """The Loki that Promtail sends to, asked with the credentials that Promtail has."""
 
-    def __init__(self, client: dict[str, Any]) -> None:
+    def __init__(self, client: dict[str, Any], has_log_in: bool = False) -> None:
+        self.has_log_in = has_log_in
         self.root = re.sub(r"/loki/api/v1/push$", "", client["url"])
         self.headers = {"Cache-Control": "no-cache", **(client.get("headers") or {})}
         if client.get("tenant_id"):
@@ -295,7 +296,7 @@ class Loki:
         elif token:
             self.headers["Authorization"] = f"Bearer {token}"
         tls = client.get("tls_config") or {}
-        context = ssl.create_default_context(cafile=tls.get("ca_file"))
+        context = ssl.create_default_context(cafile=tls.get("ca_file"), cadata=tls.get("ca"))
         if tls.get("cert_file"):
             context.load_cert_chain(tls["cert_file"], tls.get("key_file"))
         if tls.get("insecure_skip_verify"):
@@ -315,7 +316,8 @@ class Loki:
                 return bytes(response.read())
         except urllib.error.HTTPError as error:
             problem = f"{path}: {error.code} {error.read(300).decode(errors='replace').strip()}"
-            if error.code >= 500 or error.code == 429:
+            # A log-in that was given for these very queries will be known again: its password is being changed.
+            if error.code >= 500 or error.code == 429 or (error.code == 401 and self.has_log_in):
                 raise LokiAwayError(problem) from error
             raise LokiRefusesError(problem) from error
         except (OSError, HTTPException) as error:
@@ -534,7 +536,8 @@ class Resume:
         self.config, self.command = settings["promtail"], command
         self.max_age = float(settings.get("max_age_seconds", 7 * 86400))
         client = self.config["clients"][0]
-        self.loki = Loki(client)
+        log_in = settings.get("queries") or {}
+        self.loki = Loki({**client, **log_in}, has_log_in=bool(log_in))
         self.unsent = 4 * int(client.get("batchsize", 1 << 20))  # more than Promtail has read and not yet sent
         labels = {name: str(value) for name, value in (client.get("external_labels") or {}).items()}
         found = [source_of(config, labels) for config in self.config.get("scrape_configs") or []]

@@ -1,0 +1,358 @@
+"""Two environments that share one Loki: prod has it, dev's hosts are in an inventory of their own."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support import (
+    REPOSITORY,
+    Hosts,
+    check_no_secret_is_readable,
+    check_service,
+    eventually,
+    fetch,
+    journal,
+    run_playbook,
+    unique,
+)
+
+GATEWAY = "https://10.89.77.131:3102"
+API = f"{GATEWAY}/loki/api/v1"
+OPEN = ("query", "query_range", "labels", "label/job/values", "series", "index/stats", "index/volume", "patterns")
+CLOSED = (
+    "/metrics",
+    "/config",
+    "/services",
+    "/ring",
+    "/memberlist",
+    "/log_level",
+    "/flush",
+    "/ingester/flush",
+    "/ingester/shutdown",
+    "/ingester/prepare_shutdown",
+    "/debug/pprof/",
+    "/loki/api/v1/delete",
+    "/loki/api/v1/cache/generation_numbers",
+    "/loki/api/v1/query/../delete",
+    "/loki/api/v1/label/%2e%2e/delete",
+    "/otlp/v1/logs",
+    "/api/prom/push",
+    "/",
+)
+DEV = ("-i", str(REPOSITORY / "tests/hosts/inventory"), "-i", str(REPOSITORY / "molecule/gateway/dev"))
+UNCHANGED = re.compile(r"\bchanged=0\b.*\bunreachable=0\b.*\bfailed=0\b")
+
+
+def log_in(user: str) -> tuple[str, ...]:
+    """Return curl's options for a user of this scenario, who verifies the gateway by its CA."""
+    return ("--cacert", "/etc/promtail/ca.pem", "--user", f"{user}:{user}-only-for-this-test")
+
+
+def as_tenant(tenant: str) -> tuple[str, ...]:
+    """Return curl's options for a tenant that is named by hand."""
+    return ("--header", f"X-Scope-OrgID: {tenant}")
+
+
+ANONYMOUS = ("--cacert", "/etc/promtail/ca.pem")
+
+
+def statuses(host: Any, asked: list[tuple[str, str]], *options: str) -> dict[tuple[str, str], int]:
+    """Return what is answered to each method and path, all of them asked for by one command."""
+    how = ("curl", "--silent", "--path-as-is", "--output", "/dev/null", "--write-out", "%{http_code} ")
+    lines = (shlex.join((*how, *options, "--request", method, GATEWAY + path)) for method, path in asked)
+    return dict(zip(asked, map(int, host.run("; ".join(lines)).stdout.split()), strict=True))
+
+
+def push(host: Any, line: str, *options: str) -> int:
+    """Push a line; return the status."""
+    body = {"streams": [{"stream": {"job": "probe"}, "values": [[str(time.time_ns()), line]]}]}
+    words = "--header", "Content-Type: application/json", "--data", json.dumps(body)
+    return fetch(host, f"{API}/push", *words, *options)[0]
+
+
+def found(host: Any, query: str, *options: str) -> int:
+    """Return how many lines of the last hour a user finds."""
+    words = "--get", "--data-urlencode", f"query=sum(count_over_time({query} [1h]))"
+    status, body = fetch(host, f"{API}/query", *words, *options)
+    assert status == 200, f"{status}: {body}"
+    result = json.loads(body)["data"]["result"]
+    return int(result[0]["value"][1]) if result else 0
+
+
+@pytest.fixture(scope="module")
+def store() -> Any:
+    """The host of Loki, the gateway and Grafana, which is prod's."""
+    (host,) = Hosts("gateway-debian12")
+    return host
+
+
+@pytest.fixture(scope="module")
+def dev(store: Any) -> Callable[..., str]:
+    """What runs a playbook with dev's inventory, and returns what it printed."""
+    ca = store.check_output("cat /etc/gateway/ca.pem")
+
+    def run(playbook: str, *arguments: str, **variables: Any) -> str:
+        code, output = run_playbook(playbook, *DEV, *arguments, platform_gateway_ca=ca, **variables)
+        assert code == 0, output
+        return output
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def client(dev: Callable[..., str]) -> Any:
+    """A host of dev, whose Promtail sends through the gateway."""
+    dev("site.yml", "--check")
+    dev("site.yml")
+    (host,) = Hosts("gateway-debian13")
+    host.check_output("install -d -o root -g adm -m 2750 /var/log/app")
+    return host
+
+
+def test_a_second_run_with_the_other_inventory_changes_nothing(client: Any, dev: Callable[..., str]) -> None:
+    assert client
+    recap = dev("site.yml").rpartition("PLAY RECAP")[2]
+    assert UNCHANGED.search(recap), recap
+
+
+def test_the_gateway_runs_by_itself_and_shut_off_and_debians_own_nginx_does_not(store: Any) -> None:
+    check_service(store, "gateway")
+    assert store.run("systemctl is-active nginx.service").stdout.strip() == "inactive"
+    assert store.check_output("ss -Hltn sport = :80") == ""
+    for folder in ("/etc/gateway", "/etc/promtail", "/etc/grafana"):
+        check_no_secret_is_readable(store, "only-for-this-test", folder)
+    assert not store.run("grep -rl only-for-this-test /etc/gateway").stdout, "a password is there unhashed"
+    assert store.file("/etc/gateway/ca.key").mode == 0o600
+
+
+def test_without_a_credential_nothing_answers(client: Any) -> None:
+    paths = (*(f"/loki/api/v1/{name}" for name in (*OPEN, "tail", "push", "rules")), "/ready", *CLOSED)
+    answers = statuses(client, [(method, path) for path in paths for method in ("GET", "POST")], *ANONYMOUS)
+    # Rules can't be written by anybody.
+    assert answers.pop(("POST", "/loki/api/v1/rules")) in (401, 403)
+    assert set(answers.values()) == {401}, answers
+    assert fetch(client, f"{GATEWAY}/health", *ANONYMOUS) == (200, "logstead gateway\n")
+
+
+def test_who_does_not_verify_by_the_ca_gets_no_connection(client: Any) -> None:
+    assert client.run(f"curl -s {GATEWAY}/health").rc == 60
+
+
+def test_lokis_own_ports_are_out_of_reach(client: Any, store: Any) -> None:
+    for port in (3101, 9096):
+        assert client.run(f"curl -s --max-time 5 http://10.89.77.131:{port}/ready").rc == 7
+    assert fetch(store, "http://127.0.0.1:3101/ready")[0] == 200
+
+
+def test_a_reader_may_ask_and_do_nothing_else(client: Any) -> None:
+    for name in OPEN:
+        query = 'count_over_time({job="probe"}[1h])' if name == "query" else '{job="probe"}'
+        words = "--get", "--data-urlencode", f"query={query}", "--data-urlencode", 'match[]={job="probe"}'
+        status, body = fetch(client, f"{API}/{name}", *words, *log_in("dev-read"))
+        assert status == 200, f"{name}: {status} {body}"
+    closed = [(method, path) for path in CLOSED for method in ("GET", "POST", "PUT", "DELETE")]
+    closed += [(method, "/loki/api/v1/rules/x") for method in ("POST", "DELETE")]
+    answers = statuses(client, closed, *log_in("dev-read"))
+    assert set(answers.values()) == {403}, answers
+    socket = (
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: " + 22 * "A" + "==",
+    )
+    upgrade = [word for header in socket for word in ("--header", header)]
+    tail = ("GET", "/loki/api/v1/tail?query=%7Bjob%3D%22probe%22%7D")
+    assert statuses(client, [tail], *upgrade, "--http1.1", "--max-time", "3", *log_in("dev-read")) == {tail: 101}
+
+
+def test_a_credential_is_for_one_purpose(client: Any) -> None:
+    assert fetch(client, f"{API}/labels", *log_in("dev-write"))[0] == 401
+    # 503, not 401: a collector throws away what is answered with 401.
+    assert push(client, unique("refused"), *log_in("dev-read")) == 503
+
+
+def test_nobody_writes_or_reads_as_somebody_else(client: Any) -> None:
+    line = unique("whose")
+    query = f'{{job="probe"}} |= "{line}"'
+    assert push(client, line, *log_in("dev-write"), *as_tenant("prod")) == 204
+    assert push(client, line, *log_in("dev-write"), *as_tenant("prod|dev")) == 204
+    eventually(lambda: found(client, query, *log_in("dev-read")) == 2)
+    assert found(client, query, *log_in("prod-read")) == 0
+    assert found(client, query, *log_in("prod-read"), *as_tenant("dev")) == 0
+    secret = unique("prods")
+    assert push(client, secret, *log_in("prod-write")) == 204
+    query = f'{{job="probe"}} |= "{secret}"'
+    eventually(lambda: found(client, query, *log_in("prod-read")) == 1)
+    for named in ("prod", "dev|prod", "prod|dev"):
+        assert found(client, query, *log_in("dev-read"), *as_tenant(named)) == 0
+
+
+def test_each_environments_journal_is_its_own(client: Any, store: Any) -> None:
+    lines = {}
+    for host, environment in ((client, "dev"), (store, "prod")):
+        lines[environment] = unique(environment)
+        host.check_output(f"logger {lines[environment]}")
+    for environment, other in (("dev", "prod"), ("prod", "dev")):
+        query = f'{{job="systemd-journal", environment="{environment}"}} |= "{lines[environment]}" != "probe"'
+        eventually(
+            lambda: found(client, query, *log_in(f"{environment}-read")) > 0,
+            otherwise=lambda: journal(client, "promtail") + journal(store, "promtail", "gateway"),
+        )
+        assert found(client, query, *log_in(f"{other}-read")) == 0
+
+
+# A thousand lines a second, until told to end; it ends by itself after some minutes.
+WRITER = """
+import json, os, time
+from datetime import datetime, timezone
+start = time.time()
+os.umask(0o027)
+with open("/var/log/app/app.log", "a", buffering=1) as log:
+    for number in range(200000):
+        time.sleep(max(0, start + number / 1000 - time.time()))
+        now = time.time_ns()
+        second = datetime.fromtimestamp(now // 10**9, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
+        record = dict(timestamp=f"{{second}}.{{now % 10**9:09d}}Z", level="INFO", message="{word} %d" % number)
+        print(json.dumps(record), file=log)
+        if os.path.exists("/run/{word}"):
+            break
+"""
+
+
+def test_no_line_is_lost_or_sent_twice_through_the_gateway(client: Any) -> None:
+    word = unique("numbered")
+    writer = shlex.quote(WRITER.format(word=word))
+    client.check_output(f"systemd-run --unit=writer --collect -p Type=exec /usr/bin/python3 -c {writer}")
+    query = f'{{job="app"}} |= "{word}"'
+
+    def count() -> int:
+        return found(client, query, *log_in("dev-read"))
+
+    def told() -> str:
+        return journal(client, "promtail")
+
+    try:
+        for action in ("kill --signal=SIGKILL promtail", "restart promtail", "kill --signal=SIGKILL promtail"):
+            before = count()
+            eventually(lambda: count() > before, seconds=60, otherwise=told)
+            client.check_output(f"systemctl {action}")
+    finally:
+        client.check_output(f"touch /run/{word}")
+    eventually(lambda: client.run("systemctl is-active writer").rc != 0)
+    written = int(client.check_output(f"grep -c {word} /var/log/app/app.log"))
+    eventually(lambda: count() >= written, seconds=60, otherwise=told)
+    assert count() == written
+    assert "Promtail goes on where it was" not in told()
+
+
+def test_a_password_that_is_changed_at_the_gateway_first_costs_no_line(client: Any, store: Any) -> None:
+    line = unique("waits")
+    files = "/etc/gateway/write.htpasswd /etc/gateway/read.htpasswd"
+    store.check_output(f"sed -i.was 's/^dev-/was-/' {files}")
+    try:
+        record = f'{{\\"timestamp\\":\\"$(date -u +%FT%T.%NZ)\\",\\"level\\":\\"INFO\\",\\"message\\":\\"{line}\\"}}'
+        client.check_output(f'umask 027; echo "{record}" >> /var/log/app/app.log')
+        sent = 'promtail_request_duration_seconds_count{host="10.89.77.131:3102",status_code="503"}'
+        eventually(
+            lambda: sent in fetch(client, "http://127.0.0.1:9080/metrics")[1],
+            otherwise=lambda: fetch(client, "http://127.0.0.1:9080/metrics")[1],
+        )
+        client.check_output("systemctl restart promtail")
+        eventually(lambda: "waiting for Loki" in fetch(client, "http://127.0.0.1:9080/ready")[1])
+    finally:
+        store.check_output(f"for file in {files}; do cat $file.was > $file; rm $file.was; done")
+    query = f'{{job="app"}} |= "{line}"'
+    eventually(
+        lambda: found(client, query, *log_in("dev-read")) > 0,
+        seconds=60,
+        otherwise=lambda: journal(client, "promtail"),
+    )
+    assert found(client, query, *log_in("dev-read")) == 1
+
+
+def test_grafana_has_a_data_source_for_each_tenant_that_it_may_read(store: Any) -> None:
+    log_in_to_grafana = "--user", "admin:only-for-this-test"
+    for uid, tenant, other in (("loki", "prod", "dev"), ("loki-dev", "dev", "prod")):
+        url = f"http://127.0.0.1:3100/api/datasources/uid/{uid}"
+        status, body = fetch(store, f"{url}/health", *log_in_to_grafana)
+        assert (status, json.loads(body)["status"]) == (200, "OK"), body
+        url = f"http://127.0.0.1:3100/api/datasources/proxy/uid/{uid}/loki/api/v1/label/environment/values"
+        status, body = fetch(store, url, *log_in_to_grafana)
+        assert (status, json.loads(body)["data"]) == (200, [tenant]), (other, body)
+
+
+@pytest.mark.parametrize("playbook", ["doctor", "status", "delete-lines"])
+def test_the_other_playbooks_work_with_tenants(client: Any, dev: Callable[..., str], playbook: str) -> None:
+    assert client
+    code, output = run_playbook(f"playbooks/{playbook}.yml", "-vv")
+    assert code == 0, output
+    assert "only-for-this-test" not in output
+    if playbook == "delete-lines":
+        assert "There is no request." in output
+    else:
+        output = dev(f"playbooks/{playbook}.yml", "-vv")
+        assert "write-only-for-this-test" not in output
+        assert "read-only-for-this-test" not in output
+
+
+# The gateway's certificate once more, with an end that is near.
+SHORTEN = """
+set -e
+cd /etc/gateway
+sed -n '/PRIVATE/,/PRIVATE/p' certificate.pem > /tmp/pair.pem
+echo 'subjectAltName = IP:10.89.77.131, DNS:gateway-debian12' > /tmp/names
+openssl x509 -in certificate.pem -x509toreq -signkey certificate.pem |
+    openssl x509 -req -CA ca.pem -CAkey ca.key -days 30 -extfile /tmp/names >> /tmp/pair.pem
+cat /tmp/pair.pem > certificate.pem
+rm /tmp/pair.pem
+systemctl restart gateway
+"""
+
+
+def test_a_certificate_that_is_about_to_end_is_renewed_and_clients_go_on(client: Any, store: Any) -> None:
+    before = store.check_output("cat /etc/gateway/ca.pem")
+    store.check_output(SHORTEN)
+    served = "openssl s_client -connect 10.89.77.131:3102 < /dev/null 2>/dev/null"
+    shown = f"{served} | openssl x509 -noout"
+    last = 90 * 86400
+    assert store.run(f"{shown} -checkend {last}").rc == 1
+    code, output = run_playbook("site.yml", "--tags", "gateway")
+    assert code == 0, output
+    assert "PRIVATE" not in output
+    assert store.run(f"{shown} -checkend {last}").rc == 0, output
+    assert store.check_output("cat /etc/gateway/ca.pem") == before
+    line = unique("renewed")
+    client.check_output(f"logger {line}")
+    eventually(
+        lambda: found(client, f'{{job="systemd-journal"}} |= "{line}" != "COMMAND"', *log_in("dev-read")) > 0,
+        otherwise=lambda: journal(client, "promtail"),
+    )
+    code, output = run_playbook("site.yml", "--tags", "gateway")
+    assert "changed=0" in output
+
+
+@pytest.mark.parametrize(
+    ("variables", "problem"),
+    [
+        (
+            {"platform_credentials": {"prod": {"write": "a" * 20, "read": "a" * 20}}},
+            "prod-read and prod-write have the same password",
+        ),
+        ({"gateway_certificate": "none", "gateway_certificate_key": "none"}, "gateway_certificate is no certificate"),
+    ],
+    ids=["equal credentials", "no certificate"],
+)
+def test_bad_input_stops_the_run_before_the_gateway_is_touched(
+    store: Any, variables: dict[str, Any], problem: str
+) -> None:
+    before = store.check_output("find /etc/gateway /etc/systemd/system -printf '%p %T@\\n' | sort")
+    code, output = run_playbook("site.yml", **variables)
+    assert code == 2, output
+    assert problem in re.sub(r"\s+", " ", output)
+    assert store.check_output("find /etc/gateway /etc/systemd/system -printf '%p %T@\\n' | sort") == before
