@@ -117,7 +117,7 @@ def test_the_documented_default_is_the_real_one(role: str) -> None:
 
 @pytest.mark.parametrize("role", COMPONENTS)
 def test_a_component_has_few_variables_and_all_bear_its_name(role: str) -> None:
-    assert len(options_of(role)) <= 18
+    assert len(options_of(role)) <= 19
     assert all(name.startswith(f"{role}_") for name in options_of(role))
 
 
