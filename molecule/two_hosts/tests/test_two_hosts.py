@@ -10,6 +10,8 @@ import pytest
 from support import Hosts, eventually, fetch, find_lines, journal, samples
 
 STORE = "http://10.89.77.72"
+# Prometheus on the other host scrapes it, so it doesn't listen on loopback.
+APP = "http://10.89.77.71:8000"
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,7 @@ def test_each_host_has_its_parts_and_no_other(app: Any, store: Any) -> None:
 
 def test_a_request_on_one_host_is_found_on_the_other(app: Any, store: Any) -> None:
     trace_id = secrets.token_hex(16)
-    fetch(app, "http://127.0.0.1:8000/trace/42", "--header", f"traceparent: 00-{trace_id}-{secrets.token_hex(8)}-01")
+    fetch(app, f"{APP}/trace/42", "--header", f"traceparent: 00-{trace_id}-{secrets.token_hex(8)}-01")
     lines = eventually(
         lambda: find_lines(store, f'{{job="fastapi"}} | trace_id="{trace_id}"', f"{STORE}:3101"),
         otherwise=lambda: journal(app, "promtail"),
