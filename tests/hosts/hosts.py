@@ -267,9 +267,9 @@ def up(inventory: Path) -> None:
         raise RuntimeError("not every host came up; `down` removes them all")
 
 
-def close_ssh() -> None:
-    """End Ansible's connections, which would otherwise wait for hosts that are gone."""
-    for socket in filter(Path.is_socket, SOCKETS.rglob("*")):
+def close_ssh(pattern: str = "*") -> None:
+    """End Ansible's connections, which would otherwise wait for hosts that are gone: ours, not those below."""
+    for socket in filter(Path.is_socket, SOCKETS.glob(pattern)):
         command = ["ssh", "-F", "none", f"-oControlPath={socket}", "-O", "exit", "host"]
         subprocess.run(command, check=False, capture_output=True)
         socket.unlink(missing_ok=True)
@@ -290,7 +290,7 @@ def down(inventory: Path) -> None:
 
 def down_all(label: str) -> None:
     """Remove all that carries the label, also what an aborted run left."""
-    close_ssh()
+    close_ssh("**/*")
     await_started(label)
     remove(listed(label))
     for network in podman("network", "ls", "--quiet", f"--filter=label={label}=1").stdout.split():

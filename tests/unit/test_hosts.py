@@ -1,5 +1,6 @@
 """The test hosts' pure logic: what is read of an inventory, and what podman is told."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -122,3 +123,16 @@ def test_a_second_run_waits_for_the_first(tmp_path: Path, monkeypatch: pytest.Mo
         assert taken.returncode == 1
     free = subprocess.run(["flock", "--nonblock", tmp_path / "locks" / "x", "true"], check=False)
     assert free.returncode == 0
+
+
+@pytest.mark.parametrize(("everything", "left"), [(False, ["scenario/other"]), (True, [])])
+def test_the_end_of_some_hosts_leaves_others_their_connections(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, everything: bool, left: list[str]
+) -> None:
+    (tmp_path / "scenario").mkdir()
+    for name in ("own", "scenario/other"):
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(str(tmp_path / name))
+    monkeypatch.setattr(hosts, "SOCKETS", tmp_path)
+    hosts.close_ssh(*(["**/*"] if everything else []))
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_socket()] == left
