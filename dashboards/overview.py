@@ -11,6 +11,7 @@ from dashboards.blocks import (
     GOOD,
     by_level,
     datasource,
+    having,
     label_choice,
     lines,
     link_to,
@@ -24,7 +25,7 @@ from dashboards.blocks import (
 UID = "logstead-overview"
 ALL = '{job=~".+", environment=~"$environment"}'
 ERRORS = '{job=~".+", environment=~"$environment", level=~"ERROR|CRITICAL"}'
-REQUESTS = f'{ALL} |= `"status_code"` | json status_code="status_code" | status_code!=""'
+REQUESTS = f"{ALL} {having('status_code')}"
 FAILED_UNITS = '{job="systemd-journal", environment=~"$environment"} | identifier="systemd" |= `Failed with result`'
 ON = '{environment=~"$environment"}'
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard as builders
-from grafana_foundation_sdk.models import dashboard as models
 
-from dashboards.blocks import BAD, GOOD, PROMETHEUS, number, page, promql, series
+from dashboards.blocks import BAD, GOOD, PROMETHEUS, any_of, number, page, promql, series
 
 UID = "logstead-platform"
 ON = 'environment=~"$environment", host=~"$host"'
@@ -16,18 +15,8 @@ FILES_ANYWHERE = f'{{environment=~"$environment", {FILESYSTEMS}}}'
 
 def choice(label: str) -> builders.QueryVariable:
     """Let people choose among the values that a label of the scraped targets has."""
-    return (
-        builders.QueryVariable(label)
-        .label(label.capitalize())
-        .datasource(PROMETHEUS)
-        .query({"query": f"label_values(up, {label})", "refId": label})
-        .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
-        .sort(models.VariableSort.ALPHABETICAL_ASC)
-        .multi(True)
-        .include_all(True)
-        .all_value(".*")
-        .current(models.VariableOption(text="All", value="$__all"))
-    )
+    query: dict[str, object] = {"query": f"label_values(up, {label})", "refId": label}
+    return any_of(builders.QueryVariable(label).label(label.capitalize()).datasource(PROMETHEUS).query(query))
 
 
 def rate(metric: str, by: str = "host", more: str = "") -> str:
