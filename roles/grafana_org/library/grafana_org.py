@@ -138,15 +138,17 @@ class Grafana:
         return self.send("GET", "/api/org", **log_in)[0] == 200
 
 
-def converge_organization(grafana: Grafana, name: str | None, preferences: dict[str, Any]) -> None:
-    """Have the organization's name and preferences as wanted."""
-    if name and grafana.get("/api/org")["name"] != name:
+def converge_organization(grafana: Grafana, name: str | None, preferences: dict[str, Any]) -> int:
+    """Have the organization's name and preferences as wanted; return its id."""
+    organization = grafana.get("/api/org")
+    if name and organization["name"] != name:
         grafana.do("named the organization", "PUT", "/api/org", {"name": name})
     wanted = {PREFERENCES[key]: value for key, value in preferences.items() if value is not None}
     present = grafana.get("/api/org/preferences") if wanted else {}
     changed = {key: value for key, value in wanted.items() if present.get(key, "") != value}
     if changed:
         grafana.do(f"set {', '.join(sorted(changed))}", "PATCH", "/api/org/preferences", changed)
+    return int(organization["id"])
 
 
 def converge_user(grafana: Grafana, wanted: dict[str, Any], organization: int) -> None:
@@ -241,8 +243,7 @@ def converge(grafana: Grafana, parameters: dict[str, Any]) -> None:
     # First, as an interrupted run has made somebody maybe.
     remember(grafana, memory, set(known["users"]) | set(users), set(known["service_accounts"]) | set(accounts))
 
-    converge_organization(grafana, parameters["name"], parameters["preferences"])
-    organization = grafana.get("/api/org")["id"]
+    organization = converge_organization(grafana, parameters["name"], parameters["preferences"])
     for user in users.values():
         converge_user(grafana, user, organization)
     for login in sorted(set(known["users"]) - set(users)):
