@@ -59,6 +59,10 @@ test: lint mirror ## Run everything: lint, unit tests, and every scenario on rea
 test-scenario: mirror ## Run one scenario: make test-scenario NAME=loki
 	molecule test --scenario-name $(NAME)
 
+.PHONY: test-faults
+test-faults: mirror ## Run the fault table of docs/delivery.md with its full times (about an hour)
+	LOGSTEAD_FAULTS=full molecule test --scenario-name delivery
+
 .PHONY: bench
 bench: mirror ## Measure; see tests/bench/
 	python tests/bench/no_change_run.py

@@ -162,10 +162,27 @@ def answers(host: Any) -> bool:
         return False
 
 
+def podman(*words: str) -> str:
+    """Run podman on the hosts of the tests; return what it prints."""
+    environment = {**os.environ, "CONTAINERS_CONF": f"{os.environ['LOGSTEAD_CACHE']}/containers.conf"}
+    return subprocess.run(["podman", *words], check=True, env=environment, stdout=subprocess.PIPE, text=True).stdout
+
+
 def power_cycle(host: Any) -> None:
     """Cut a host's power, start it again, and wait until it can be logged in to."""
     name = host.check_output("hostname")
-    environment = {**os.environ, "CONTAINERS_CONF": f"{os.environ['LOGSTEAD_CACHE']}/containers.conf"}
     for action in ("kill", "start"):
-        subprocess.run(["podman", action, name], check=True, env=environment, stdout=subprocess.DEVNULL)
+        podman(action, name)
     eventually(lambda: answers(host), seconds=60)
+
+
+def cut_off(host: Any, port: int = 3101) -> Callable[[], None]:
+    """Have packets from and to a port of a host get lost; return what ends that."""
+    process = podman("inspect", "--format", "{{.State.Pid}}", host.check_output("hostname")).strip()
+    drop = "; ".join(f"add rule inet cut off tcp {end} {port} drop" for end in ("dport", "sport"))
+
+    def nft(script: str) -> None:
+        subprocess.run(["nsenter", "-t", process, "-n", "nft", "-f", "-"], input=script, text=True, check=True)
+
+    nft(f"add table inet cut; add chain inet cut off {{ type filter hook output priority 0; }}; {drop}")
+    return lambda: nft("delete table inet cut")

@@ -287,6 +287,12 @@ def test_positions_are_read_in_all_forms_that_yaml_gives_them(tmp_path: Path) ->
     assert tool.read_positions(tmp_path / "none") == {}
 
 
+def test_a_run_by_hand_may_be_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tool, "rotate", lambda *_, **__: 0)
+    settings = tool.Settings(rules=[], collector_unit="", positions=tmp_path, grace_seconds=0)
+    assert tool.run(settings, tmp_path / "new", force=True) == 0
+
+
 def rotated(folder: Path, *sizes: int, ending: str = "") -> list[Path]:
     paths = [folder / f"a.log-2020010{n}-000000{ending}" for n in range(1, len(sizes) + 1)]
     for path, size in zip(paths, sizes):

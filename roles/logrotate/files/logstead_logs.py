@@ -438,6 +438,7 @@ def rotate(settings: Settings, folder: Path, *, force: bool) -> int:
 
 def run(settings: Settings, folder: Path, *, force: bool) -> int:
     """Rotate what is due, then remove what is over a limit. Runs never overlap."""
+    folder.mkdir(mode=0o700, exist_ok=True)  # as the unit has it; a run by hand may be the first
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         started = int(time.time())
