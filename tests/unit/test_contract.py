@@ -294,6 +294,8 @@ def test_the_shared_role_reads_no_variable_of_another_role_and_never_asks_who_ca
 
 @pytest.mark.parametrize("role", COMPONENTS)
 def test_a_component_reads_no_variable_of_another_one(role: str) -> None:
+    # Grafana's people are kept by a role of their own, which the role grafana calls and hands what it asks for.
+    called = {"grafana": "grafana_org"}.get(role)
     others = "|".join((*COMPONENTS, "preflight"))
     name = re.compile(rf"\b(?:__)?((?:{others})_\w+)")
 
@@ -303,7 +305,7 @@ def test_a_component_reads_no_variable_of_another_one(role: str) -> None:
 
     paths = [*REPOSITORY.glob(f"roles/{role}/tasks/*.yml"), *REPOSITORY.glob(f"roles/{role}/*/main.yml")]
     read = [(path, found) for path in paths for found in name.findall(path.read_text())]
-    assert not [(path, found) for path, found in read if owner(found) != role]
+    assert not [(path, found) for path, found in read if owner(found) not in (role, called)]
 
 
 # --- What is written to hosts -----------------------------------------------------------------------------------------

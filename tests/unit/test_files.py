@@ -23,6 +23,8 @@ pytestmark = pytest.mark.usefixtures("systemd")
 
 OWNER, GROUP = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
 SECRET = "correct-horse-battery-staple"
+UNIT = "toy.service"
+NOTHING_DONE: dict[str, Any] = {"restart": False, "others": set(), "diff": []}
 
 
 class Host:
@@ -52,6 +54,7 @@ class Host:
             "validate": [f"{self.checker} %s"],
             "apply": None,
             "restart": True,
+            "read_by": None,
         }
         return {**entry, **changed}
 
@@ -59,9 +62,10 @@ class Host:
         self, *files: dict[str, Any], absent: tuple[str, ...] = (), check_mode: bool = False
     ) -> dict[str, Any]:
         """Do the module's work on the files without Ansible around it."""
-        wanted = [module.File.from_parameters(entry) for entry in files]
-        restart, diff = module.put_in_place(wanted, [self.etc / "toy" / name for name in absent], check_mode)
-        return {"restart": restart, "diff": diff}
+        wanted = [module.File.from_parameters(entry, UNIT) for entry in files]
+        gone = [self.etc / "toy" / name for name in absent]
+        stale, diff = module.put_in_place(wanted, gone, UNIT, check_mode)
+        return {"restart": UNIT in stale, "others": stale - {UNIT}, "diff": diff}
 
     def texts(self) -> dict[str, str]:
         """Return every file below /etc with its text, temporary ones included."""
@@ -109,7 +113,7 @@ def test_a_second_run_changes_nothing_and_checks_nothing(host: Host) -> None:
     files = (host.file("a"), host.file("b", None, secret=SECRET))
     host.converge(*files)
     before, inodes = host.seen.read_text(), [path.stat().st_ino for path in host.etc.rglob("*")]
-    assert host.converge(*files) == {"restart": False, "diff": []}
+    assert host.converge(*files) == NOTHING_DONE
     assert host.seen.read_text() == before
     assert [path.stat().st_ino for path in host.etc.rglob("*")] == inodes
 
@@ -123,6 +127,14 @@ def test_new_folders_are_open_to_the_programs_user_on_a_host_with_a_strict_umask
     assert result["changed"] is True
     folders = [path for path in host.etc.rglob("*") if path.is_dir()]
     assert {path.stat().st_mode & 0o777 for path in folders} == {0o755}
+
+
+def test_a_file_that_another_unit_reads_asks_for_a_restart_of_that_one(host: Host) -> None:
+    limits, own = host.file("limits", read_by="journal.service"), host.file("own")
+    assert host.converge(limits, own)["others"] == {"journal.service"}
+    result = host.converge({**limits, "content": "other\n"}, own)
+    assert (result["restart"], result["others"]) == (False, {"journal.service"})
+    assert host.converge({**limits, "content": "other\n"}, own) == NOTHING_DONE
 
 
 def test_only_a_file_that_the_program_reads_at_its_start_asks_for_a_restart(host: Host) -> None:
@@ -351,7 +363,7 @@ def test_files_that_must_not_be_there_go_and_that_asks_for_a_restart(host: Host)
         (f"{host.etc}/toy/old (absent)", ""),
         (f"{host.etc}/toy/dangling (absent)", ""),
     ]
-    assert host.converge(host.file("a"), absent=("old", "dangling")) == {"restart": False, "diff": []}
+    assert host.converge(host.file("a"), absent=("old", "dangling")) == NOTHING_DONE
 
 
 def test_a_pattern_means_all_files_but_the_wanted_ones(host: Host) -> None:
@@ -359,7 +371,7 @@ def test_a_pattern_means_all_files_but_the_wanted_ones(host: Host) -> None:
     result = host.converge(host.file("a.json"), absent=("*.json",))
     assert result["restart"] is True
     assert sorted(path.name for path in (host.etc / "toy").iterdir()) == ["a.json", "old.yml"]
-    assert host.converge(host.file("a.json"), absent=("*.json",)) == {"restart": False, "diff": []}
+    assert host.converge(host.file("a.json"), absent=("*.json",)) == NOTHING_DONE
 
 
 # --- Secrets ----------------------------------------------------------------------------------------------------------

@@ -50,8 +50,6 @@ def asked(**changed: Any) -> dict[str, Any]:
         "grafana_loki_url": "http://127.0.0.1:3101",
         "grafana_admin_password": "a-password-of-our-own",
         "grafana_secret_key": "0123456789abcdef",
-        "grafana_org_url": "http://127.0.0.1:3100",
-        "grafana_org_admin_password": "a-password-of-our-own",
         "demo_app_http_port": 8000,
         **changed,
     }

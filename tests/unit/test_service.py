@@ -362,6 +362,13 @@ def test_without_an_address_nothing_is_waited_for(service: Answers, wanted: dict
 
 def parameters_with(*files: dict[str, Any]) -> dict[str, Any]:
     """Return the parameters of a module that waits for nothing."""
-    unset: dict[str, Any] = {"secret": None, "mode": "0644", "validate": [], "apply": None, "restart": True}
+    unset: dict[str, Any] = {
+        "secret": None,
+        "mode": "0644",
+        "validate": [],
+        "apply": None,
+        "restart": True,
+        "read_by": None,
+    }
     given = [{**unset, **file} for file in files]
     return {"unit": UNIT, "files": given, "absent": [], "reads": [], "ready_url": None}

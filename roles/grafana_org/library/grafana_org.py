@@ -1,26 +1,31 @@
 #!/usr/bin/python
 # Copyright (c) logstead contributors
 # SPDX-License-Identifier: MIT
-"""Ansible module: keep Grafana's organization, people and service accounts in step with what is listed."""
+"""Ansible module: have Grafana let its administrator in, show what it was provisioned with, and know who is listed."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
 from urllib.parse import quote
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.urls import open_url
+from ansible.module_utils.grafana_client import Grafana, GrafanaError
+from ansible.module_utils.grafana_provisioned import converge_provisioned
 
 DOCUMENTATION = r"""
 module: grafana_org
-short_description: Keep Grafana's organization, people and service accounts in step with what is listed
+short_description: Have Grafana let its administrator in, show what it was provisioned with, and know who is listed
 description:
+  - Grafana says that it is healthy before it has read what it is provisioned with, and ends a moment later if it
+    can't. So this module waits until the administrator finds the data source and the dashboards.
+  - Grafana reads the password of its settings only when it makes its database. If the log-in is refused, this module
+    sets the password by Grafana's own command line, which reads it from its standard input.
+  - Grafana keeps a folder whose dashboards it is no longer provisioned with. This module removes it when it is one of
+    ours (C(logstead-…)) that nobody has put anything into.
   - It talks to Grafana's HTTP API as the administrator, in the organization that the administrator is in.
   - Whom it has made, it remembers in a file. Who is in that file and no longer listed is disabled, and can be enabled
     again with everything that is theirs. Accounts that it hasn't made are left alone.
@@ -28,6 +33,12 @@ options:
   url: {description: Address of Grafana., type: str, required: true}
   user: {description: Log-in name of the administrator., type: str, required: true}
   password: {description: The administrator's password., type: str, required: true}
+  command: {description: Command line of C(grafana cli) up to its subcommand., type: str, required: true}
+  run_as: {description: User that owns Grafana's database., type: str, default: grafana}
+  timeout: {description: "How long to wait for an answer, in seconds.", type: int, default: 60}
+  datasource: {description: The uid of the data source., type: str, required: true}
+  dashboards: {description: The uids of the dashboards., type: list, elements: str, default: []}
+  folders: {description: The uids of the folders that there are to be., type: list, elements: str, default: []}
   name: {description: Name of the organization., type: str}
   preferences:
     description: The organization's preferences; what isn't set stays.
@@ -73,69 +84,6 @@ PREFERENCES = {
     "home_dashboard": "homeDashboardUID",
 }
 TOKEN_NAME = "logstead-"  # noqa: S105 - the beginning of a name
-
-
-class GrafanaError(Exception):
-    """Says what Grafana answers to what, and what to do."""
-
-
-class Grafana:
-    """Grafana's HTTP API as the administrator. In check mode, it only reads."""
-
-    def __init__(self, url: str, user: str, password: str, check_mode: bool) -> None:
-        self.url = url
-        self.log_in = {"url_username": user, "url_password": password, "force_basic_auth": True}
-        self.check_mode = check_mode
-        self.done: list[str] = []
-
-    def send(self, method: str, path: str, body: Any = None, **log_in: Any) -> tuple[int, Any]:
-        """Send a request; return the status and the JSON."""
-        try:
-            with open_url(
-                self.url + path,
-                method=method,
-                data=None if body is None else json.dumps(body).encode(),
-                headers={"Content-Type": "application/json", **log_in.pop("headers", {})},
-                timeout=30,
-                use_proxy=False,
-                **(log_in or self.log_in),
-            ) as answer:
-                return answer.status, json.loads(answer.read() or "null")
-        except HTTPError as error:
-            with error:
-                return error.code, error.read().decode(errors="replace")
-        except (OSError, HTTPException, ValueError) as error:
-            raise GrafanaError(f"Grafana at {self.url} doesn't answer {method} {path}: {error}") from error
-
-    def get(self, path: str, *, missing: Any = None) -> Any:
-        """Return what is at a path; `missing` if there is nothing."""
-        status, answer = self.send("GET", path)
-        if status == 404 and missing is not None:
-            return missing
-        if status != 200:
-            raise GrafanaError(f"Grafana answers {status} to GET {path}: {answer}")
-        return answer
-
-    def do(self, what: str, method: str, path: str, body: Any) -> Any:
-        """Change something, and keep in mind what; in check mode, keep that in mind alone."""
-        self.done.append(what)
-        if self.check_mode:
-            return {}
-        status, answer = self.send(method, path, body)
-        if status not in (200, 201):
-            raise GrafanaError(f"Grafana answers {status} to {method} {path} ({what}): {answer}")
-        return answer
-
-    def is_there(self) -> bool:
-        """Tell whether Grafana answers the administrator."""
-        try:
-            return self.lets_in()
-        except GrafanaError:
-            return False
-
-    def lets_in(self, **log_in: Any) -> bool:
-        """Tell whether somebody may log in."""
-        return self.send("GET", "/api/org", **log_in)[0] == 200
 
 
 def converge_organization(grafana: Grafana, name: str | None, preferences: dict[str, Any]) -> int:
@@ -263,6 +211,15 @@ def converge(grafana: Grafana, parameters: dict[str, Any]) -> None:
     remember(grafana, memory, set(users), set(accounts))
 
 
+def foresee(grafana: Grafana, parameters: dict[str, Any]) -> None:
+    """Find what a run would do. There may be no Grafana yet, or it can't be asked as its password is another."""
+    status = grafana.ask("/api/org")[0]
+    if status == 401:
+        grafana.done.append("set the administrator's password")
+    elif status == 200:
+        converge(grafana, parameters)
+
+
 def main() -> None:
     """Run the module."""
     role = {"type": "str", "choices": ["viewer", "editor", "admin"], "default": "viewer"}
@@ -271,6 +228,12 @@ def main() -> None:
             "url": {"type": "str", "required": True},
             "user": {"type": "str", "required": True},
             "password": {"type": "str", "required": True, "no_log": True},
+            "command": {"type": "str", "required": True},
+            "run_as": {"type": "str", "default": "grafana"},
+            "timeout": {"type": "int", "default": 60},
+            "datasource": {"type": "str", "required": True},
+            "dashboards": {"type": "list", "elements": "str", "default": []},
+            "folders": {"type": "list", "elements": "str", "default": []},
             "name": {"type": "str"},
             "preferences": {
                 "type": "dict",
@@ -306,8 +269,10 @@ def main() -> None:
     parameters = module.params
     grafana = Grafana(parameters["url"], parameters["user"], parameters["password"], module.check_mode)
     try:
-        # In a check run, there may be no Grafana yet, or the password may not have been set.
-        if not module.check_mode or grafana.is_there():
+        if module.check_mode:
+            foresee(grafana, parameters)
+        else:
+            converge_provisioned(grafana, parameters)
             converge(grafana, parameters)
     except (GrafanaError, OSError) as error:
         module.fail_json(msg=str(error), done=grafana.done)

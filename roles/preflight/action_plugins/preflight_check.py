@@ -391,7 +391,7 @@ def check_people(asked: Variables) -> Problems:
     logins = [str(user.get("login")) for user in users]
     for login in sorted({login for login in logins if logins.count(login) > 1}):
         yield f"grafana_org_users has {login} more than once; give each person one account."
-    if asked.get("grafana_org_admin_user", "admin") in logins:
+    if asked.get("grafana_admin_user", "admin") in logins:
         yield "grafana_org_users has the administrator, whom grafana_admin_user and grafana_admin_password are for."
     for user in users:
         password = str(user.get("password") or "")

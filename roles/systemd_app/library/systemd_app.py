@@ -55,6 +55,9 @@ options:
           - Command that acts on the file, run just before it is moved in, so that an interrupted run repeats it.
         type: str
       restart: {description: Whether the unit reads the file only when it starts., type: bool, default: true}
+      read_by:
+        description: Another unit of the host, which reads the file when it starts, and is restarted instead.
+        type: str
   absent:
     description:
       - Files that must not be there. A pattern, such as C(*.json), means all but O(files).
@@ -75,7 +78,9 @@ author: [logstead contributors]
 
 RETURN = r"""
 actions:
-  description: "What was done to the unit, in order: C(reload), C(enable), C(start), C(restart)."
+  description: >-
+    What was done to the unit, in order: C(reload), C(enable), C(start), C(restart); before them, each with its name,
+    what was done to the units that O(files[].read_by) names.
   type: list
   returned: success
 """
@@ -91,24 +96,29 @@ FILE_OPTIONS = {
     "validate": {"type": "list", "elements": "str", "default": []},
     "apply": {"type": "str"},
     "restart": {"type": "bool", "default": True},
+    "read_by": {"type": "str"},
 }
 
 
 def converge(parameters: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """Bring files and unit into the wanted state; return the module's result."""
-    files = [File.from_parameters(given) for given in parameters["files"]]
-    restart, diffs = put_in_place(files, [Path(path) for path in parameters["absent"]], check_mode)
     unit = parameters["unit"]
+    files = [File.from_parameters(given, unit) for given in parameters["files"]]
+    stale, diffs = put_in_place(files, [Path(path) for path in parameters["absent"]], unit, check_mode)
+    others = sorted({file.reader for file in files if file.reader} - {unit})
     companions = [file.path.name for file in files if file.path.parent == UNIT_FOLDER and file.path.name != unit]
-    reads = [*parameters["reads"], *(str(file.path) for file in files if file.restart)]
+    reads = {one: [str(file.path) for file in files if file.reader == one] for one in (*others, unit)}
+    reads[unit] += parameters["reads"]
     # In a check run the files aren't there yet, so their times can't tell; neither can that of a file that is gone.
-    actions = needed_actions(unit, companions, reads, restart)
+    needed = [(one, action) for one in others for action in needed_actions(one, [], reads[one], one in stale)]
+    needed += [(unit, action) for action in needed_actions(unit, companions, reads[unit], unit in stale)]
     if not check_mode:
-        for action in actions:
-            carry_out(unit, action)
+        for one, action in needed:
+            carry_out(one, action)
         if parameters["ready_url"]:
             wait_until_ready(unit, *(parameters[f"ready_{name}"] for name in ("url", "body", "timeout", "ca")))
-    return {"changed": bool(diffs or actions), "diff": diffs, "actions": actions}
+    actions = [action if one == unit else f"{action} {one}" for one, action in needed]
+    return {"changed": bool(diffs or needed), "diff": diffs, "actions": actions}
 
 
 def main() -> None:

@@ -32,18 +32,19 @@ class File:
     group: str
     validate: list[str]
     apply: str | None
-    restart: bool
+    reader: str | None  # the unit that reads it only when it starts
 
     @classmethod
-    def from_parameters(cls, parameters: dict[str, Any]) -> File:
-        """Make a File from one entry of the module's list."""
+    def from_parameters(cls, parameters: dict[str, Any], unit: str) -> File:
+        """Make a File from one entry of the list that the module was given with this unit."""
         is_secret = parameters["secret"] is not None
         return cls(
             path=Path(parameters["path"]),
             text=parameters["secret"] if is_secret else parameters["content"],
             is_secret=is_secret,
             mode=int(parameters["mode"], 8),
-            **{key: parameters[key] for key in ("owner", "group", "validate", "apply", "restart")},
+            reader=parameters["read_by"] or (unit if parameters["restart"] else None),
+            **{key: parameters[key] for key in ("owner", "group", "validate", "apply")},
         )
 
     def present_text(self) -> str | None:
@@ -160,13 +161,15 @@ def move_in(file: File, staged: Path) -> None:
         shutil.rmtree(incoming.parent, ignore_errors=True)
 
 
-def put_in_place(files: list[File], absent: list[Path], check_mode: bool) -> tuple[bool, list[dict[str, str]]]:
-    """Bring all files into the wanted state; return whether that asks for a restart, and Ansible's diffs."""
+def put_in_place(
+    files: list[File], absent: list[Path], unit: str, check_mode: bool
+) -> tuple[set[str], list[dict[str, str]]]:
+    """Bring all files into the wanted state; return the units that have to read anew, and Ansible's diffs."""
     different = [file for file in files if file.differs()]
     wanted = {file.path for file in files}
     found = [Path(name) for path in absent for name in sorted(glob.glob(str(path)))]
     superfluous = [path for path in found if path not in wanted]
-    restart = any(file.restart for file in different) or bool(superfluous)
+    stale = {file.reader for file in different if file.reader} | ({unit} if superfluous else set())
     diffs = [file.diff() for file in different] + [diff_of_absent(path) for path in superfluous]
     with tempfile.TemporaryDirectory(prefix="systemd-app-") as folder:
         staged = {str(file.path): stage(file, Path(folder)) for file in (files if different else [])}
@@ -179,4 +182,4 @@ def put_in_place(files: list[File], absent: list[Path], check_mode: bool) -> tup
                 move_in(file, staged[str(file.path)])
             for path in superfluous:
                 path.unlink()
-    return restart, diffs
+    return stale, diffs
