@@ -61,6 +61,7 @@ class Program:
 PROGRAMS = (
     Program("loki", "loki", "cmd/loki"),
     Program("logcli", "loki", "cmd/logcli"),
+    Program("lokitool", "loki", "cmd/lokitool"),
     Program("promtail", "promtail", "clients/cmd/promtail", journal=True),
 )
 
@@ -289,7 +290,7 @@ def build(program: Program, version: str, work: Path) -> Path:
 
 
 def fill_programs() -> None:
-    """Provide Loki, logcli and Promtail."""
+    """Provide Loki, its tools and Promtail."""
     for program in PROGRAMS:
         version = versions()[f"{program.release}_version"]
         path = f"{release_folder(version)}/{program_zip(program.name)}"
