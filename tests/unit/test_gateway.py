@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +20,8 @@ from ansible.module_utils.systemd_app_unit import answer_of
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
 
-from roles.gateway.filter_plugins.htpasswd import htpasswd  # noqa: E402 - from the repository's root
+from roles.gateway.filter_plugins.certificate_metric import certificate_metric  # noqa: E402 - from the repository's root
+from roles.gateway.filter_plugins.htpasswd import htpasswd  # noqa: E402
 from roles.grafana.filter_plugins.tenants import by_tenant, tenant_password_files  # noqa: E402
 
 CREDENTIALS = {"prod": {"write": "p" * 30, "read": "q" * 30}, "dev": {"write": "r" * 30, "read": "s" * 30}}
@@ -87,6 +89,13 @@ def test_the_certificate_is_for_its_names_and_comes_from_the_ca(tmp_path: Path, 
         assert openssl(*trusted, option, name, text=made["certificate"]).returncode == 0
     assert openssl(*trusted, "-verify_hostname", "other.example.org", text=made["certificate"]).returncode != 0
     assert openssl("verify", text=made["certificate"]).returncode != 0
+
+
+def test_the_end_of_the_certificate_is_told_and_nothing_else_of_it(made: dict[str, str]) -> None:
+    told = certificate_metric(made["certificate"])
+    days = (int(told.splitlines()[-1].split()[1]) - time.time()) / 86400
+    assert 364 < days < 366
+    assert "-----" not in told
 
 
 def test_a_certificate_that_is_good_stays(tmp_path: Path, made: dict[str, str]) -> None:

@@ -327,6 +327,10 @@ def test_a_certificate_that_is_about_to_end_is_renewed_and_clients_go_on(client:
     assert "PRIVATE" not in output
     assert store.run(f"{shown} -checkend {last}").rc == 0, output
     assert store.check_output("cat /etc/gateway/ca.pem") == before
+    # By it, people are told in time.
+    end = store.check_output(f'date +%s --date "$({shown} -enddate | cut -d= -f2)"')
+    metric = store.check_output("grep -v '^#' /var/lib/node-exporter/textfile/gateway.prom")
+    assert metric == f"gateway_certificate_not_after_seconds {end}"
     line = unique("renewed")
     client.check_output(f"logger {line}")
     eventually(
