@@ -21,6 +21,7 @@ ROWS = {
     "promtail_sampling": "share of lines kept, by job and level",
     "loki_memory_max": "most memory of Loki",
     "promtail_memory_max": "most memory of Promtail",
+    "platform_alert_engine": "who tells of alerts",
     "prometheus_retention": "how long metrics are kept",
     "prometheus_retention_size": "most disk of metrics",
     "loki_http_listen_address": "Loki listens on",
@@ -37,6 +38,7 @@ ROWS = {
 ALONE_OR_NOT = "127.0.0.1 on a single host, else the host's address"
 SCRAPED = "127.0.0.1, or the host's address where another host's Prometheus scrapes it"
 IN_WORDS = {
+    "platform_alert_engine": "Alertmanager, where the group has a host",
     "loki_http_listen_address": ALONE_OR_NOT,
     "prometheus_http_listen_address": ALONE_OR_NOT,
     "alertmanager_http_listen_address": ALONE_OR_NOT,

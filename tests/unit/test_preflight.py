@@ -108,6 +108,33 @@ def test_traces_are_looked_for_in_a_data_source_that_there_is() -> None:
     assert problems_of(asked(grafana_tracing_datasource="tempo", grafana_datasources=[tempo])) == []
 
 
+# --- Alerts -----------------------------------------------------------------------------------------------------------
+
+DOWN = {"source": "prometheus", "expr": "up", "below": 1, "severity": "info", "summary": "{job} is down"}
+
+
+def test_a_rule_that_can_t_be_meant_is_told_by_its_name() -> None:
+    assert problems_of(asked(platform_rules={"Down": DOWN})) == []
+    problem = only_problem(platform_rules={"Down": DOWN | {"severty": "page"}})
+    assert "the rule Down: severty is no setting of it; is severity meant?" in problem
+
+
+def test_alerts_need_an_alertmanager_where_it_is_to_tell_of_them() -> None:
+    assert "put a host in the group alertmanager" in only_problem(platform_alert_engine="alertmanager")
+    given = {"platform_alert_engine": "alertmanager", "platform_alertmanager_url": "http://127.0.0.1:9093"}
+    assert problems_of(asked(**given)) == []
+
+
+def test_a_receiver_that_can_t_be_reached_is_told_of() -> None:
+    ops = [{"name": "ops", "email": ["ops@example.org"]}]
+    smtp = {"host": "smtp.example.org:587", "from": "logstead@example.org"}
+    assert "there is no server for that" in only_problem(platform_alert_receivers=ops)
+    assert problems_of(asked(platform_alert_receivers=ops, platform_alert_smtp=smtp)) == []
+    routes = [{"receiver": "nobody"}]
+    problem = only_problem(platform_alert_receivers=ops, platform_alert_smtp=smtp, platform_alert_routes=routes)
+    assert "route 1 leads to the unknown receiver nobody" in problem
+
+
 # --- People -----------------------------------------------------------------------------------------------------------
 
 ADA = {"login": "ada", "password": "hers alone"}

@@ -89,13 +89,13 @@ def programs() -> Iterator[Path]:
     architecture = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
     versions = yaml.safe_load((REPOSITORY / "group_vars/all/versions.yml").read_text())
     with tempfile.TemporaryDirectory(prefix="logstead-unit-") as folder:
-        for name in ("loki", "promtail"):
-            version = versions[f"{name}_version"]
+        for name in ("loki", "lokitool", "promtail"):
+            version = versions[f"{name.replace('tool', '')}_version"]
             releases = CACHE / "mirror/github.com/grafana/loki/releases/download"
             archive = releases / f"v{version}" / f"{name}-linux-{architecture}.zip"
             if not archive.is_file():
                 pytest.fail(f"{archive} isn't there: run `tests/mirror/mirror.py fill`")
-            path = Path(folder, name, version, name)
+            path = Path(folder, "loki/lokitool" if name == "lokitool" else name, version, name)
             path.parent.mkdir(parents=True)
             with zipfile.ZipFile(archive) as content:
                 content.extract(f"{name}-linux-{architecture}", path.parent)

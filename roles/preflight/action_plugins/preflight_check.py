@@ -44,6 +44,8 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 SAMPLED_LEVELS = ("DEBUG", "INFO")
 SHORTEST_PASSWORD = 8
 LEAST_PASSWORD = 20  # characters; `make vault-init` makes 43
+# Who is told of what, and the shapes of these.
+TOLD = {"receivers": list, "routes": list, "mute_times": dict, "smtp": dict}
 PUBLIC_SECRETS = {
     "grafana_admin_password": ("", "admin", "admin123", "password", "changeme"),
     "grafana_secret_key": ("", "logstead-dev-only", "SW2YcwTIb9zpOOhoPsMm"),
@@ -59,9 +61,9 @@ def options_of(role: str) -> dict[str, Any]:
 
 
 @cache
-def dashboards_filter() -> Any:
-    """Return the module of the role grafana that reads dashboards."""
-    spec = importlib.util.spec_from_file_location("grafana_dashboards", ROLES / "grafana/filter_plugins/dashboards.py")
+def filters_of(role: str, name: str) -> Any:
+    """Return a module of a role's filters."""
+    spec = importlib.util.spec_from_file_location(f"{role}_{name}", ROLES / role / "filter_plugins" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -177,7 +179,22 @@ def check_dashboards(asked: Variables) -> Problems:
         yield f"grafana_tracing_datasource is {tracing!r}; it is the uid of one of grafana_datasources, or empty."
     entries = asked.get("grafana_dashboards")
     if isinstance(entries, Sequence) and not isinstance(entries, str):
-        yield from dashboards_filter().dashboard_problems(entries, own_sources + others)
+        yield from filters_of("grafana", "dashboards").dashboard_problems(entries, own_sources + others)
+
+
+def check_alerts(asked: Variables) -> Problems:
+    """Find rules that no engine would take, and receivers and routes that lead nowhere."""
+    engine = asked.get("platform_alert_engine")
+    if engine == "alertmanager" and not asked.get("platform_alertmanager_url"):
+        yield "platform_alert_engine is alertmanager, but there is none: put a host in the group alertmanager."
+    if "platform_rules" in asked:
+        for problem in filters_of("alert_rules", "alert_rules").rule_problems(asked["platform_rules"]):
+            yield f"platform_alert_rules with platform_alert_overrides, platform_recording_rules: {problem}"
+    told = [asked.get(f"platform_alert_{name}") or shape() for name, shape in TOLD.items()]
+    # What has another shape has been complained of already.
+    if all(isinstance(value, shape) for value, shape in zip(told, TOLD.values())):
+        for problem in filters_of("alertmanager", "alertmanager_config").receiver_problems(*told):
+            yield f"platform_alert_{', platform_alert_'.join(TOLD)}: {problem}"
 
 
 def check_ports(asked: Variables) -> Problems:
@@ -409,6 +426,7 @@ CHECKS: tuple[Callable[[Variables], Problems], ...] = (
     check_periods,
     check_sampling,
     check_dashboards,
+    check_alerts,
     check_ports,
     check_connections,
     check_tenants,

@@ -54,7 +54,9 @@ def systemd_version() -> int | None:
 def facts_of(root: Path) -> dict[str, Any]:
     """Return the facts by name."""
     version = systemd_version()
-    releases = {link.parent.name: current_release(link.parent) for link in root.glob("*/current")}
+    # Also of a program's own tools, such as /opt/loki/lokitool.
+    links = (*root.glob("*/current"), *root.glob("*/*/current"))
+    releases = {link.parent.name: current_release(link.parent) for link in links}
     return {
         "distribution": get_distribution(),
         "distribution_version": get_distribution_version(),
