@@ -9,6 +9,7 @@ import pytest
 from support import PROMETHEUS, ask_prometheus, check_service, eventually, fetch, journal, run_playbook, samples, unique
 
 UNITS = ("prometheus", "alertmanager", "node-exporter")
+BROKEN = {"source": "prometheus", "expr": "rate(up[", "above": 1, "severity": "info", "summary": "No"}
 HOSTS = {"metrics-debian12": "10.89.77.140", "metrics-debian13": "10.89.77.141"}
 
 
@@ -88,13 +89,14 @@ def test_nothing_listens_on_more_than_it_was_told(host: Any) -> None:
         ("prometheus", "prometheus_config_overrides", {"global": {"scrape_intervall": "1s"}}, "scrape_intervall"),
         ("prometheus", "prometheus_scrape_interval", "often", "not a valid duration"),
         ("alertmanager", "alertmanager_config_overrides", {"route": {"receiver": "somebody"}}, "somebody"),
+        ("prometheus", "prometheus_rules", {"Broken": BROKEN}, '"Broken": could not parse expression'),
     ],
-    ids=["a key that isn't known", "no period", "a receiver that isn't there"],
+    ids=["a key that isn't known", "no period", "a receiver that isn't there", "a rule that is no PromQL"],
 )
 def test_settings_that_a_program_refuses_leave_the_old_ones_running(
     host: Any, unit: str, setting: str, value: Any, words: str
 ) -> None:
-    path = f"/etc/{unit}/config.yml"
+    path = f"/etc/{unit}/{'rules/logstead' if setting == 'prometheus_rules' else 'config'}.yml"
     before = host.check_output(f"sha256sum {path}; systemctl show --property MainPID {unit}")
     name = host.check_output("hostname")
     code, output = run_playbook("molecule/metrics/converge.yml", "--limit", name, **{setting: value})
