@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import yaml
 from grafana_foundation_sdk.builders import (
     bargauge,
     loki,
@@ -35,8 +37,9 @@ PROMETHEUS = models.DataSourceRef(type_val="prometheus", uid="prometheus")
 
 TAG = "logstead"
 LEVEL_COLORS = {"DEBUG": "gray", "INFO": "green", "WARNING": "yellow", "ERROR": "orange", "CRITICAL": "dark-red"}
-# The share of failed requests from which on the alert HighErrorRate fires.
-ERROR_RATIO_LIMIT = 0.1
+# The share of failed requests above which the alert HighErrorRate fires.
+ALERTS = Path(__file__).parents[1] / "group_vars/all/alerts.yml"
+ERROR_RATIO_LIMIT: float = yaml.safe_load(ALERTS.read_text())["platform_alert_rules"]["HighErrorRate"]["above"]
 
 GOOD, BAD = "green", "red"
 Steps = Sequence[tuple[float | None, str]]
