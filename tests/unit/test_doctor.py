@@ -325,6 +325,64 @@ def test_grafana_passes_with_the_line(answers: Answers) -> None:
     assert examine("grafana")["outcome"] == "passed"
 
 
+# --- Step 5 ---
+
+UP = {"health": "up", "labels": {"job": "loki", "host": "web"}}
+DOWN = {
+    "health": "down",
+    "labels": {"job": "node", "host": "db"},
+    "lastError": "refused",
+    "scrapeUrl": "http://db:9100",
+}
+FOUND = {"data": {"activeAlertmanagers": [{"url": "http://am:9093/api/v2/alerts"}]}}
+METRICS: Answers = {
+    "/-/ready": (200, "Prometheus Server is Ready."),
+    "/targets": (200, {"data": {"activeTargets": [UP]}}),
+    "/v1/rules": (200, {"data": {"groups": [{"rules": [{"name": "TargetDown", "health": "ok"}]}]}}),
+    "/alertmanagers": (200, FOUND),
+    "/receivers": (200, [{"name": "ops"}]),
+    "/v2/alerts": (200, [{"labels": {"alertname": "DiskFull"}}]),
+}
+
+
+def test_metrics_and_alerts_pass(answers: Answers) -> None:
+    answers |= METRICS
+    result = examine("alerts", alertmanager_url="http://am:9093")
+    assert result["outcome"] == "passed", result
+    assert result["detail"] == "1 targets are up, 1 rules are evaluated; firing: DiskFull; told: ops"
+    assert examine("alerts", alertmanager_url="")["detail"] == "1 targets are up, 1 rules are evaluated"
+    answers["/receivers"] = (200, [{"name": "nobody"}])
+    assert "nobody is told of alerts" in examine("alerts", alertmanager_url="http://am:9093")["detail"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "cause"),
+    [
+        ({"/-/ready": (0, "Connection refused")}, "doesn't answer"),
+        ({"/targets": (200, "<html>")}, "answers 200: <html>"),
+        ({"/targets": (200, {"data": {"activeTargets": [UP, DOWN]}})}, "can't scrape node on db: refused"),
+        (
+            {
+                "/v1/rules": (
+                    200,
+                    {"data": {"groups": [{"rules": [{"name": "A", "health": "err", "lastError": "no"}]}]}},
+                )
+            },
+            "can't evaluate the rule A: no",
+        ),
+        ({"/receivers": (0, "Connection refused")}, "Alertmanager at http://am:9093 answers 0: Connection refused"),
+        ({"/alertmanagers": (200, {"data": {"activeAlertmanagers": []}})}, "doesn't send alerts to http://am:9093"),
+    ],
+    ids=["silent", "stranger", "target down", "broken rule", "no alertmanager", "not found"],
+)
+def test_metrics_or_alerts_that_fail_are_explained(answers: Answers, changed: Answers, cause: str) -> None:
+    answers |= {**METRICS, **changed}
+    result = examine("alerts", alertmanager_url="http://am:9093")
+    assert result["outcome"] == "failed"
+    assert cause in result["cause"]
+    assert result["advice"]
+
+
 # --- The report ---
 
 GOOD = {"outcome": "passed", "detail": "fine", "seconds": 0.5, "probe": {}, "lines": []}

@@ -159,6 +159,21 @@ def test_a_unit_that_fails_is_told_of_to_the_program_alone(host: Any, told: List
     assert not [mail for mail in told.mails if "UnitFailed" in mail["Subject"]]
 
 
+def test_the_doctor_tells_who_is_told_and_names_a_part_that_is_not_scraped(host: Any) -> None:
+    code, output = run_playbook("playbooks/doctor.yml")
+    assert code == 0, output
+    assert re.search(
+        r"5  Metrics and alerts +ok .* 6 targets are up, \d+ rules are evaluated; .*told: ops, program", output
+    )
+    host.check_output("systemctl stop node-exporter")
+    try:
+        code, output = run_playbook("playbooks/doctor.yml")
+    finally:
+        host.check_output("systemctl start node-exporter")
+    assert code != 0
+    assert "step 5 of 5 (Metrics and alerts) failed on alerting-debian12: Prometheus can't scrape node on" in output
+
+
 # --- Queries ----------------------------------------------------------------------------------------------------------
 
 
