@@ -23,6 +23,7 @@ from support import (
     find_sample,
     journal,
     run_playbook,
+    samples,
     unique,
 )
 
@@ -75,7 +76,8 @@ def send(host: Any, path: str, count: int) -> None:
 
 @pytest.mark.parametrize("source", ["loki", "prometheus"])
 def test_every_rule_is_in_force_and_can_be_evaluated(host: Any, source: str) -> None:
-    wanted = {name for name, rule in RULES.items() if rule["source"] == source}
+    shared = {**RULES, **SHARED["platform_recording_rules"]}
+    wanted = {name for name, rule in shared.items() if rule["source"] == source}
     eventually(
         lambda: {rule["health"] for rule in rules_in_force(host, source).values()} == {"ok"},
         seconds=60,
@@ -132,6 +134,19 @@ def test_a_storm_of_errors_reaches_people_and_programs_and_ends(host: Any, told:
     (mail,) = eventually(lambda: told.mails_about("[RESOLVED] HighErrorRate (staging)"))[:1]
     assert "RESOLVED: fastapi-demo fails" in mail
     assert ", until " in mail
+
+
+def test_what_is_recorded_from_lines_is_kept_by_prometheus(host: Any) -> None:
+    send(host, "/", 30)
+    # Also where nothing fails: then the share is 0.
+    for name, least, most in (("service:requests:rate5m", 0.1, 1000), ("service:request_errors:ratio5m", 0, 1)):
+        asked = f'{name}{{environment="staging", service_name="fastapi-demo"}}'
+        ((labels, value),) = eventually(lambda: samples(host, asked), otherwise=lambda: journal(host, *UNITS))
+        assert set(labels) == {"__name__", "environment", "service_name"}
+        assert least <= value <= most, labels
+    # The state of its alerts as well.
+    states = eventually(lambda: samples(host, 'last_over_time(ALERTS{alertname="HighErrorRate"}[10m])'))
+    assert {labels["alertstate"] for labels, _ in states} >= {"firing"}
 
 
 def test_a_part_that_stops_is_told_of_until_it_is_back(host: Any, told: Listeners) -> None:
@@ -259,11 +274,11 @@ def test_a_rule_that_is_switched_off_is_gone_and_comes_back_without_a_restart(ho
     code, output = run_playbook("site.yml", "--tags", "loki", platform_alert_overrides={"NoLogs": {"enabled": False}})
     try:
         assert code == 0, output
-        eventually(lambda: set(rules_in_force(host, "loki")) == {"HighErrorRate"})
+        eventually(lambda: "NoLogs" not in rules_in_force(host, "loki"))
     finally:
         code, output = run_playbook("site.yml", "--tags", "loki")
     assert code == 0, output
-    eventually(lambda: set(rules_in_force(host, "loki")) == {"HighErrorRate", "NoLogs"})
+    eventually(lambda: "NoLogs" in rules_in_force(host, "loki"))
     assert host.check_output("systemctl show --property MainPID loki") == process
 
 

@@ -23,6 +23,12 @@ def ruler_config(ruler: Mapping[str, Any], rules: str, data: str) -> dict[str, A
     """
     # An alert links to its query in Grafana. With an empty address, Loki 3.7.8 ends as soon as there is a rule.
     link = {"external_url": ruler["grafana"], "datasource_uid": "loki"} if ruler.get("grafana") else {}
+    prometheus = ruler.get("prometheus")
+    remote_write = {
+        "enabled": True,
+        "add_org_id_header": False,
+        "clients": {"prometheus": {"url": f"{prometheus}/api/v1/write"}},
+    }
     return {
         "storage": {"type": "local", "local": {"directory": rules}},
         "rule_path": f"{data}/rules-temp",
@@ -30,6 +36,7 @@ def ruler_config(ruler: Mapping[str, Any], rules: str, data: str) -> dict[str, A
         "poll_interval": "15s",
         "alertmanager_url": ruler.get("alertmanager") or "",
         **link,
+        **({"remote_write": remote_write} if prometheus else {}),
     }
 
 
