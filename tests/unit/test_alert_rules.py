@@ -63,7 +63,9 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
     """Run a program; its output is kept together."""
-    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=300)
+    return subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=300
+    )
 
 
 def written(rules: dict[str, Rule], source: str, path: Path) -> Path:
