@@ -58,7 +58,8 @@ def test_a_host_has_systemd_if_it_runs_it(
 
 
 def test_releases_are_told_of_by_name(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    for name, origin in (("loki", f"{'0' * 64}\n"), ("demo-app", None)):
+    # Also those of a program's own tools.
+    for name, origin in (("loki", f"{'0' * 64}\n"), ("loki/lokitool", None), ("demo-app", None)):
         (tmp_path / name / "1.0").mkdir(parents=True)
         if origin:
             (tmp_path / name / "1.0/.sha256").write_text(origin)
@@ -69,6 +70,7 @@ def test_releases_are_told_of_by_name(capsys: pytest.CaptureFixture[str], tmp_pa
     assert current_release(tmp_path / "broken") == {}
     assert facts(capsys, tmp_path)["systemd_app_releases"] == {
         "loki": {"version": "1.0", "sha256": "0" * 64},
+        "lokitool": {"version": "1.0"},
         "demo-app": {"version": "1.0"},
     }
 

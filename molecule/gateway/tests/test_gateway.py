@@ -276,6 +276,16 @@ def test_a_password_that_is_changed_at_the_gateway_first_costs_no_line(client: A
     assert found(client, query, *log_in("dev-read")) == 1
 
 
+def test_a_tenants_rules_are_held_against_its_own_lines(store: Any) -> None:
+    def firing(tenant: str) -> list[str]:
+        _, body = fetch(store, "http://127.0.0.1:3101/prometheus/api/v1/alerts", *as_tenant(tenant))
+        return [alert["labels"]["environment"] for alert in json.loads(body)["data"]["alerts"]]
+
+    assert eventually(lambda: firing("prod"), otherwise=lambda: journal(store, "loki")) == ["prod"]
+    # Dev's rules are none of this inventory's business.
+    assert firing("dev") == []
+
+
 def test_grafana_has_a_data_source_for_each_tenant_that_it_may_read(store: Any) -> None:
     log_in_to_grafana = "--user", "admin:only-for-this-test"
     for uid, tenant, other in (("loki", "prod", "dev"), ("loki-dev", "dev", "prod")):
