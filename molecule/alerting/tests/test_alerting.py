@@ -104,7 +104,7 @@ def test_two_errors_at_night_page_nobody(host: Any, told: Listeners) -> None:
 
 
 def test_a_storm_of_errors_reaches_people_and_programs_and_ends(host: Any, told: Listeners) -> None:
-    send(host, "/error", 100)
+    send(host, "/error", 60)
     wanted = {"alertname": "HighErrorRate", "service_name": "fastapi-demo", "environment": "staging"}
     (alert,) = eventually(
         lambda: told.alerts("firing", **wanted),
@@ -125,7 +125,7 @@ def test_a_storm_of_errors_reaches_people_and_programs_and_ends(host: Any, told:
         assert text in mails[0], mails[0]
 
     # It is over once enough requests succeed.
-    send(host, "/", 1500)
+    send(host, "/", 700)
     eventually(
         lambda: told.alerts("resolved", **wanted),
         seconds=90,
@@ -174,19 +174,11 @@ def test_a_unit_that_fails_is_told_of_to_the_program_alone(host: Any, told: List
     assert not [mail for mail in told.mails if "UnitFailed" in mail["Subject"]]
 
 
-def test_the_doctor_tells_who_is_told_and_names_a_part_that_is_not_scraped(host: Any) -> None:
+def test_the_doctor_tells_what_is_looked_at_and_who_is_told() -> None:
     code, output = run_playbook("playbooks/doctor.yml")
     assert code == 0, output
-    assert re.search(
-        r"5  Metrics and alerts +ok .* 6 targets are up, \d+ rules are evaluated; .*told: ops, program", output
-    )
-    host.check_output("systemctl stop node-exporter")
-    try:
-        code, output = run_playbook("playbooks/doctor.yml")
-    finally:
-        host.check_output("systemctl start node-exporter")
-    assert code != 0
-    assert "step 5 of 5 (Metrics and alerts) failed on alerting-debian12: Prometheus can't scrape node on" in output
+    wanted = r"5  Metrics and alerts +ok .* 6 targets are up, \d+ rules are evaluated; firing: .*; told: ops, program"
+    assert re.search(wanted, output), output
 
 
 # --- Queries ----------------------------------------------------------------------------------------------------------
@@ -260,7 +252,7 @@ def test_a_rule_that_loki_would_not_take_is_refused_and_the_others_go_on(host: A
     path = "/etc/loki/rules/fake/logstead.yml"
     before = host.check_output(f"sha256sum {path}; systemctl show --property MainPID loki")
     broken = {"Broken": {"source": "loki", "expr": "sum(rate({job=)", "above": 1, "severity": "info", "summary": "No"}}
-    code, output = run_playbook("site.yml", "--tags", "loki", platform_alert_overrides=broken)
+    code, output = run_playbook("playbooks/loki.yml", platform_alert_overrides=broken)
     assert code != 0
     assert f"{path} was refused by" in output
     assert "could not parse expression for alert 'Broken'" in output
@@ -271,12 +263,12 @@ def test_a_rule_that_loki_would_not_take_is_refused_and_the_others_go_on(host: A
 
 def test_a_rule_that_is_switched_off_is_gone_and_comes_back_without_a_restart(host: Any) -> None:
     process = host.check_output("systemctl show --property MainPID loki")
-    code, output = run_playbook("site.yml", "--tags", "loki", platform_alert_overrides={"NoLogs": {"enabled": False}})
+    code, output = run_playbook("playbooks/loki.yml", platform_alert_overrides={"NoLogs": {"enabled": False}})
     try:
         assert code == 0, output
         eventually(lambda: "NoLogs" not in rules_in_force(host, "loki"))
     finally:
-        code, output = run_playbook("site.yml", "--tags", "loki")
+        code, output = run_playbook("playbooks/loki.yml")
     assert code == 0, output
     eventually(lambda: "NoLogs" in rules_in_force(host, "loki"))
     assert host.check_output("systemctl show --property MainPID loki") == process
