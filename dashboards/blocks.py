@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -145,18 +146,19 @@ def number(
     return panel.links([link_to(link, "More")]) if link else panel
 
 
-def ranking(
-    title: str, description: str, query: Query, *, unit: str = "short", span: int = 12, color: str = "blue"
-) -> bargauge.Panel:
-    """Show the first of many, the largest on top."""
-    panel: bargauge.Panel = filled(bargauge.Panel(), title, description, [query], span, 8)
+def ranking(title: str, description: str, expr: str, legend: str, *, color: str = "blue") -> bargauge.Panel:
+    """Show the first of many, the largest on top. Grafana makes one table of all: its rows are the bars."""
+    query = logql(expr, legend, instant=True)
+    panel: bargauge.Panel = filled(bargauge.Panel(), title, description, [query], 12, 8)
     return (
-        panel.unit(unit)
+        panel.unit("short")
+        # Said itself, as a single bar would have no name.
+        .display_name(re.sub(r"\{\{(\w+)\}\}", r"${__data.fields.\1}", legend))
         .min(0)
         .thresholds(thresholds([(None, color)]))
         .orientation(common.VizOrientation.HORIZONTAL)
         .display_mode(common.BarGaugeDisplayMode.BASIC)
-        .reduce_options(common_builders.ReduceDataOptions().calcs(["lastNotNull"]))
+        .reduce_options(common_builders.ReduceDataOptions().values(True).calcs(["lastNotNull"]))
     )
 
 

@@ -158,7 +158,8 @@ def dashboard() -> builders.Dashboard:
         ranking(
             "Top endpoints",
             "Requests by route in the chosen time.",
-            logql(top("endpoint", REQUESTS), "{{endpoint}}", instant=True),
+            top("endpoint", REQUESTS),
+            "{{endpoint}}",
         )
     )
 
@@ -177,7 +178,8 @@ def dashboard() -> builders.Dashboard:
         ranking(
             "Top exceptions",
             "Exceptions by type in the chosen time. Empty is good.",
-            logql(top("exception_type", STREAMS), "{{exception_type}}", instant=True),
+            top("exception_type", STREAMS),
+            "{{exception_type}}",
             color="orange",
         )
     )

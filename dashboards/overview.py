@@ -49,13 +49,19 @@ def dashboard() -> builders.Dashboard:
             "Targets that Prometheus can't scrape.",
             promql(f"count(up{ON} == 0) or vector(0)", instant=True),
             steps=[(None, GOOD), (1, BAD)],
+            span=6,
             link=platform_health.UID,
         ),
         number(
             "Alerts that fire",
-            "Alerts that Prometheus has firing.",
-            promql('count(ALERTS{alertstate="firing", environment=~"$environment"}) or vector(0)', instant=True),
+            "Alerts that Alertmanager has, of all that send to it; where there is none, those of Prometheus.",
+            promql(
+                'sum(alertmanager_alerts{state="active"})'
+                ' or count(ALERTS{alertstate="firing", environment=~"$environment"}) or vector(0)',
+                instant=True,
+            ),
             steps=[(None, GOOD), (1, BAD)],
+            span=6,
             link=platform_health.UID,
         ),
         number(
@@ -68,6 +74,7 @@ def dashboard() -> builders.Dashboard:
             ),
             unit="percentunit",
             steps=[(None, GOOD), (0.8, "yellow"), (0.9, BAD)],
+            span=6,
             link=platform_health.UID,
         ),
         number(
@@ -75,6 +82,7 @@ def dashboard() -> builders.Dashboard:
             "Lines that Loki refused; they are lost.",
             promql(f"sum(increase(loki_discarded_samples_total{ON}[1h])) or vector(0)", instant=True),
             steps=[(None, GOOD), (1, BAD)],
+            span=6,
             link=platform_health.UID,
         ),
         number(
@@ -83,6 +91,7 @@ def dashboard() -> builders.Dashboard:
             "Promtail.",
             logql(f"count(sum by (host) (count_over_time({ALL} [10m]))) or vector(0)", instant=True),
             steps=[(None, BAD), (1, GOOD)],
+            span=6,
             link=system.UID,
         ),
         number(
@@ -97,6 +106,7 @@ def dashboard() -> builders.Dashboard:
             ),
             unit="percentunit",
             steps=[(None, GOOD), (ERROR_RATIO_LIMIT / 10, "yellow"), (ERROR_RATIO_LIMIT, BAD)],
+            span=6,
             link=fastapi.UID,
         ),
         number(
@@ -104,6 +114,7 @@ def dashboard() -> builders.Dashboard:
             "Lines of the level ERROR or CRITICAL, of all jobs.",
             logql(f"sum(count_over_time({ERRORS} [10m])) or vector(0)", instant=True),
             steps=[(None, GOOD), (1, "yellow"), (100, BAD)],
+            span=6,
             link=fastapi.UID,
         ),
         number(
@@ -111,6 +122,7 @@ def dashboard() -> builders.Dashboard:
             "How often systemd found that a unit failed.",
             logql(f"sum(count_over_time({FAILED_UNITS} [1h])) or vector(0)", instant=True),
             steps=[(None, GOOD), (1, BAD)],
+            span=6,
             link=system.UID,
         ),
     ):

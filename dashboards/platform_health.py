@@ -151,7 +151,7 @@ def dashboard() -> builders.Dashboard:
         series(
             "Answers by status",
             "Loki's answers per second. Next: 5xx, ./manage.sh logs loki; 429 and 400 are refused pushes.",
-            promql(rate("loki_request_duration_seconds_count", "status_code"), "{{status_code}}"),
+            promql(rate("loki_request_duration_seconds_count", "status_code", ', method!="gRPC"'), "{{status_code}}"),
             unit="reqps",
             stacked=True,
         ),

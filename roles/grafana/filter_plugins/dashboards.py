@@ -157,6 +157,10 @@ def extra_panel(template: Json, entry: Any, number: int) -> Json:
     target.update(expr=str(entry["expr"]), legendFormat=str(entry.get("legend", "")))
     if kind != "logs":
         panel["fieldConfig"]["defaults"]["unit"] = str(entry.get("unit", "short"))
+    if kind == "bargauge":
+        # A bar is a row of a table, whose columns are the labels.
+        name = re.sub(r"\{\{\s*(\w+)\s*\}\}", r"${__data.fields.\1}", str(entry.get("legend", "")))
+        panel["fieldConfig"]["defaults"]["displayName"] = name
     return panel
 
 
