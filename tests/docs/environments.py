@@ -31,8 +31,12 @@ ROWS = {
     "alertmanager_http_listen_address": "Alertmanager listens on",
     "node_exporter_http_listen_address": "node_exporter listens on",
     "demo_app_http_listen_address": "the demo app listens on",
+    "platform_tenants_enabled": "whether environments that share a Loki are kept apart",
+    "gateway_https_listen_address": "with tenants, the gateway listens on",
     "grafana_admin_password": "Grafana's admin password",
     "grafana_secret_key": "key of Grafana's stored secrets",
+    "platform_credentials": "with tenants, the gateway's log-ins",
+    "gateway_certificate_key": "with tenants, the key of the gateway's certificate",
 }
 # What no value in the files says by itself.
 ALONE_OR_NOT = "127.0.0.1 on a single host, else the host's address"
@@ -46,7 +50,13 @@ IN_WORDS = {
     "node_exporter_http_listen_address": SCRAPED,
     "demo_app_http_listen_address": SCRAPED,
 }
-SECRETS = ("grafana_admin_password", "grafana_secret_key")
+# Secrets, and where they are where group_vars have none.
+SECRETS = {
+    "grafana_admin_password": "in the vault",
+    "grafana_secret_key": "in the vault",
+    "platform_credentials": "in the vault",
+    "gateway_certificate_key": "made on the host, or your own in the vault",
+}
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -78,7 +88,7 @@ def cell(name: str, environment: str) -> str:
     """Return what the table says of a variable in an environment."""
     value = variables_of(environment).get(name)
     if name in SECRETS:
-        return "known to everybody" if value else "in the vault"
+        return "known to everybody" if value else SECRETS[name]
     if value in (None, {}):
         return ""
     return f"`{in_words(value)}`" if "{{" not in str(value) else IN_WORDS[name]

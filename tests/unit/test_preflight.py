@@ -283,6 +283,22 @@ def test_the_retention_of_each_level_is_looked_at() -> None:
     assert problem.startswith("loki_retention_by_level['DEBUG'] is '12h': Loki keeps")
 
 
+@pytest.mark.parametrize(
+    ("own", "problem"),
+    [
+        ({"retention": "12h"}, "loki_tenants['dev']['retention'] is '12h': Loki keeps every line for 24h at least."),
+        ({"retention_by_level": {"DEBUG": "1h"}}, "loki_tenants['dev']['retention_by_level']['DEBUG'] is '1h': Loki"),
+        (
+            {"retention_by_level": {"WARN": "7d"}},
+            "loki_tenants['dev']['retention_by_level'] has the unknown level WARN",
+        ),
+        ("7d", "loki_tenants['dev'] is '7d'; write what is different, such as {retention: 7d}."),
+    ],
+)
+def test_the_retention_of_each_tenant_is_looked_at(own: Any, problem: str) -> None:
+    assert only_problem(loki_tenants={"prod": {"limits": {}}, "dev": own}).startswith(problem)
+
+
 def test_a_retention_of_an_unknown_level_is_refused_and_the_known_ones_are_named() -> None:
     problem = only_problem(loki_retention_by_level={"WARN": "7d"})
     assert problem == (

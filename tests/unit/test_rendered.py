@@ -22,6 +22,16 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("LOGSTEAD_CACHE", Path.home() / ".cache/logstead"))
 ENVIRONMENTS = ("dev", "staging", "prod")
 ROLES = ("loki", "promtail", "grafana", "demo_app", "prometheus", "alertmanager")
+GATEWAY = "https://logs.example.org:3102"
+TENANTS = {
+    "platform_tenants_enabled": True,
+    "platform_gateway_url": GATEWAY,
+    "platform_gateway_ca": "",
+    "platform_credentials": {
+        name: {"write": f"{name}-writes-with-this", "read": f"{name}-reads-with-this"} for name in ENVIRONMENTS
+    },
+    "loki_tenants": {"dev": {"retention": "2d", "limits": {"ingestion_rate_mb": 8}}},
+}
 # The roles' own tasks are left out by their tags; their defaults, variables, filters and argument specs are in force.
 PLAYBOOK = f"""
 - hosts: all
@@ -34,11 +44,23 @@ PLAYBOOK = f"""
         content: "{{{{ {{{", ".join(f"'{role}': __{role}_files" for role in ROLES)}}} | to_json }}}}"
         dest: "{{{{ rendered_to }}}}"
         mode: "0600"
+    # Once more, with tenants: a task's variables win over group_vars.
+    - tags: [render]
+      vars: {TENANTS}
+      ansible.builtin.copy:
+        content: "{{{{ {{{", ".join(f"'{role}': __{role}_files" for role in ROLES[:3])}}} | to_json }}}}"
+        dest: "{{{{ rendered_to }}}}.tenants"
+        mode: "0600"
 """
 # What vault.yml would bring.
 SECRETS = {"grafana_admin_password": "a-password-of-our-own", "grafana_secret_key": "0123456789abcdef"}
 
 Files = dict[str, dict[str, dict[str, Any]]]  # by role and path
+
+
+def with_tenants(environment: str) -> str:
+    """Return what the files of an environment are called that has tenants."""
+    return f"{environment} with tenants"
 
 
 def start_play(environment: str, folder: Path) -> subprocess.Popen[str]:
@@ -78,8 +100,12 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Files]:
     for environment, play in plays.items():
         output, _ = play.communicate()
         assert play.returncode == 0, output
-        by_role = json.loads((folder / f"{environment}.json").read_text())
-        found[environment] = {role: {entry["path"]: entry for entry in files} for role, files in by_role.items()}
+        for key, name in (
+            (environment, f"{environment}.json"),
+            (with_tenants(environment), f"{environment}.json.tenants"),
+        ):
+            by_role = json.loads((folder / name).read_text())
+            found[key] = {role: {entry["path"]: entry for entry in files} for role, files in by_role.items()}
     return found
 
 
@@ -140,6 +166,54 @@ def settings_of(rendered: dict[str, Files], environment: str, role: str) -> tupl
     entry = rendered[environment][role][f"/etc/{role}/config.yml"]
     settings: dict[str, Any] = yaml.safe_load(entry["content"])
     return entry, settings
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+@pytest.mark.parametrize("role", ["loki", "promtail"])
+def test_the_program_accepts_the_settings_of_each_environment_with_tenants(
+    rendered: dict[str, Files], programs: Path, tmp_path: Path, environment: str, role: str
+) -> None:
+    entry, settings = settings_of(rendered, with_tenants(environment), role)
+    result = judge(entry, entry["content"], programs, tmp_path)
+    assert result.returncode == 0, result.stdout
+    if role == "loki":
+        assert settings["auth_enabled"] is True
+    else:
+        (client,) = settings["clients"]
+        assert client["url"] == f"{GATEWAY}/loki/api/v1/push"
+        assert client["basic_auth"] == {
+            "username": f"{environment}-write",
+            "password_file": "/etc/promtail/write_password",
+        }
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_with_tenants_each_part_has_the_log_in_of_its_environment(rendered: dict[str, Files], environment: str) -> None:
+    files = rendered[with_tenants(environment)]
+    assert files["promtail"]["/etc/promtail/write_password"]["secret"].strip() == f"{environment}-writes-with-this"
+    assert files["promtail"]["/etc/promtail/read_password"]["secret"].strip() == f"{environment}-reads-with-this"
+    sources = yaml.safe_load(files["grafana"]["/etc/grafana/provisioning/datasources/logstead.yaml"]["content"])
+    users = {each["uid"]: each["basicAuthUser"] for each in sources["datasources"] if each["type"] == "loki"}
+    others = {f"loki-{name}": f"{name}-read" for name in ENVIRONMENTS if name != environment}
+    assert users == {"loki": f"{environment}-read", **others}
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_a_tenants_own_retention_and_limits_are_lokis_and_remembered(
+    rendered: dict[str, Files], environment: str
+) -> None:
+    files = rendered[with_tenants(environment)]["loki"]
+    assert yaml.safe_load(files["/etc/loki/overrides.yml"]["content"])["overrides"] == {
+        "dev": {
+            "retention_period": "48h",
+            "retention_stream": [],
+            "max_query_lookback": "48h",
+            "ingestion_rate_mb": 8,
+        }
+    }
+    assert files["/etc/loki/overrides.yml"]["restart"] is False
+    assert json.loads(files["/etc/loki/retention.json"]["content"].partition("\n")[2])["dev: other"] == 48
+    assert yaml.safe_load(rendered[environment]["loki"]["/etc/loki/overrides.yml"]["content"]) == {"overrides": {}}
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)

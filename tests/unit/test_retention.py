@@ -14,9 +14,17 @@ from ansible.module_utils.testing import patch_module_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from roles.loki.filter_plugins.retention import LEVELS, loki_hours, retention_hours, retention_streams
+from roles.loki.filter_plugins.retention import (
+    COLLECTOR_ASKS,
+    LEVELS,
+    loki_hours,
+    retention_hours,
+    retention_streams,
+    tenant_limits,
+)
 from roles.loki.library import loki_retention as module
 from roles.preflight.action_plugins import preflight_check
+from roles.promtail.files.promtail_resume import PAGE
 
 WEEK = {"other": 168.0}
 
@@ -62,6 +70,84 @@ def test_the_preflight_knows_the_same_levels() -> None:
     assert preflight_check.LEVELS == LEVELS
 
 
+def test_a_tenant_has_periods_and_limits_of_its_own_and_else_those_of_all() -> None:
+    common = {**config({"ERROR": "90d"})["limits_config"], "ingestion_rate_mb": 32, "query_timeout": "5m"}
+    assert tenant_limits(
+        {
+            "dev": {"retention": "2d", "limits": {"ingestion_rate_mb": 8}},
+            "staging": {"retention_by_level": {"DEBUG": "1d"}},
+            "qa": {"limits": {"query_timeout": "30s"}},
+        },
+        common,
+    ) == {
+        "dev": {
+            "retention_period": "48h",
+            "retention_stream": [],
+            "max_query_lookback": "48h",
+            "ingestion_rate_mb": 8,
+        },
+        "staging": {
+            "retention_stream": [{"selector": '{level="DEBUG"}', "priority": 1, "period": "24h"}],
+            "max_query_lookback": "168h",
+        },
+        "qa": {"query_timeout": "30s"},
+    }
+
+
+def test_a_tenant_of_an_unlimited_loki_may_ask_as_far_back() -> None:
+    limits = tenant_limits({"dev": {"retention_by_level": {"DEBUG": "1d"}}}, config(period="0s")["limits_config"])
+    assert limits["dev"]["max_query_lookback"] == "0s"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "problem"),
+    [
+        ({"retention": "12h"}, "'12h' is too short: Loki keeps every line for 24h at least"),
+        ({"retention_by_level": {"debug": "2d"}}, "unknown level debug"),
+        ({"retension": "7d"}, "dev has the unknown key retension; keys are retention, retention_by_level, limits"),
+        (
+            {"limits": {"max_streams": 7}},
+            "dev: there is no limit max_streams for all tenants; set it in loki_config_over",
+        ),
+        ({"limits": {"query_timeout": 30}}, "dev: query_timeout is 30; it has to be a duration such as 30s"),
+        ({"limits": {"ingestion_rate_mb": "8MB"}}, "dev: ingestion_rate_mb is '8MB'; it has to be a number"),
+        (
+            {"limits": {"max_entries_limit_per_query": 77}},
+            "dev: max_entries_limit_per_query is 77; it has to be 5000 at",
+        ),
+        ({"limits": {"volume_enabled": 1}}, "dev: volume_enabled is 1; it has to be true or false"),
+        ({"limits": {"max_line_size": "big"}}, "dev: max_line_size is 'big'; it has to be a size such as 4MB"),
+    ],
+)
+def test_what_loki_would_trip_over_at_its_next_start_is_refused(wanted: dict[str, Any], problem: str) -> None:
+    common = {
+        **config()["limits_config"],
+        "query_timeout": "5m",
+        "max_entries_limit_per_query": 10000,
+        "ingestion_rate_mb": 32,
+        "volume_enabled": True,
+        "max_line_size": "256KB",
+    }
+    with pytest.raises(AnsibleFilterError, match=problem):
+        tenant_limits({"dev": wanted}, common)
+
+
+def test_a_tenants_limit_leaves_room_for_what_the_collector_asks() -> None:
+    assert COLLECTOR_ASKS >= PAGE
+
+
+def test_the_periods_of_a_tenant_follow_those_of_all() -> None:
+    settings = config({"ERROR": "90d"})
+    overrides = tenant_limits({"dev": {"retention": "2d"}, "qa": {"limits": {}}}, settings["limits_config"])
+    assert retention_hours(settings, overrides) == {
+        "other": 168,
+        "ERROR": 2160,
+        "dev: other": 48,
+        "qa: other": 168,
+        "qa: ERROR": 2160,
+    }
+
+
 # --- Comparison -------------------------------------------------------------------------------------------------------
 
 
@@ -86,6 +172,11 @@ def test_the_preflight_knows_the_same_levels() -> None:
             {"other": 24.0},
             ["DEBUG 2d -> 1d", "ERROR 30d -> 1d", "other 7d -> 1d"],
         ),
+        (WEEK, {**WEEK, "dev: other": 48.0}, ["dev: other 7d -> 2d"]),
+        (WEEK, {**WEEK, "dev: other": 336.0, "dev: DEBUG": 48.0}, ["dev: DEBUG 7d -> 2d"]),
+        ({**WEEK, "dev: other": 336.0}, WEEK, ["dev: other 14d -> 7d"]),
+        ({**WEEK, "ERROR": 720.0}, {**WEEK, "ERROR": 720.0, "dev: other": 168.0, "dev: ERROR": 720.0}, []),
+        ({**WEEK, "dev: other": 48.0}, {**WEEK, "dev: other": 48.0, "dev: ERROR": 720.0}, []),
     ],
 )
 def test_each_period_that_becomes_shorter_is_found(
@@ -98,6 +189,8 @@ def test_what_goes_is_named() -> None:
     first, second = module.shortened({**WEEK, "DEBUG": 72.0}, {"other": 24.0, "DEBUG": 48.0})
     assert first.endswith("(DEBUG lines that are older than 2d)")
     assert second.endswith("(all other lines that are older than 1d)")
+    (third,) = module.shortened(WEEK, {**WEEK, "dev: other": 24.0})
+    assert third.endswith("(dev: all other lines that are older than 1d)")
 
 
 # --- The module -------------------------------------------------------------------------------------------------------

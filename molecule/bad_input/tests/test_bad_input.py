@@ -23,6 +23,11 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         "such as 31d",
     ),
     "retention below a day": ({"platform_retention": "12h"}, "platform_retention is '12h'", "24h at least"),
+    "retention of levels that are none or too short": (
+        {"loki_retention_by_level": {"DEBUG": "12h", "debug": "3d"}},
+        "loki_retention_by_level has the unknown level debug; levels are DEBUG, INFO",
+        "loki_retention_by_level['DEBUG'] is '12h': Loki keeps every line for 24h at least",
+    ),
     "two services on one port": (
         {"loki_http_port": 3100},
         "grafana_http_port and loki_http_port are both 3100",

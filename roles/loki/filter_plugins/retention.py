@@ -1,4 +1,4 @@
-"""Jinja filters for periods of retention."""
+"""Jinja filters for periods of retention, and for what is different for a tenant."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from ansible.errors import AnsibleFilterError
 HOURS = {"h": 1, "d": 24, "w": 7 * 24, "y": 365 * 24}
 # Loki's own spelling of a duration, which settings merged over the role's may have.
 LOKI_HOURS = {**HOURS, "ms": 1 / 3_600_000, "s": 1 / 3600, "m": 1 / 60}
+COLLECTOR_ASKS = 5000  # entries at once, where Promtail is told from what Loki has where to go on
+TENANT_KEYS = ("retention", "retention_by_level", "limits")
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
@@ -54,19 +56,85 @@ def loki_hours(duration: object) -> float | None:
     return (int(hours) if hours == int(hours) else hours) or None
 
 
-def retention_hours(config: Mapping[str, Any]) -> dict[str, float | None]:
-    """Return the periods that Loki's settings put in force: hours by level, None for ever, and `other` for the rest.
+def kind_of(value: object) -> str:
+    """Return what a limit's value is, in the words of an error."""
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, (int, float)):
+        return "a number"
+    if re.fullmatch(r"\d+(\.\d+)?[KMG]?B", str(value)):
+        return "a size such as 4MB"
+    return "a duration such as 30s" if re.fullmatch(r"(\d+(ms|[smhdwy]))+", str(value)) else "a text"
 
-    They are read from the finished settings, so that no override goes unnoticed. A rule whose selector isn't one of a
-    level counts under its selector.
+
+def tenant_limits(tenants: Mapping[str, Any], common: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return Loki's overrides for tenants, such as `{"dev": {"retention": "7d", "limits": {"ingestion_rate_mb": 8}}}`.
+
+    What a tenant doesn't say is as in `common`, Loki's `limits_config` for all. Loki itself looks at overrides only
+    when it runs, so limits have to be there for all as well, where it has looked, and be of the same kind.
+
+    Raises:
+        AnsibleFilterError: A key or a limit is unknown, or a value isn't of its kind.
     """
-    if not config.get("compactor", {}).get("retention_enabled"):
-        return {"other": None}
-    limits = config.get("limits_config", {})
+    found: dict[str, dict[str, Any]] = {}
+    for tenant, wanted in tenants.items():
+        where = f"loki_tenants: {tenant}"
+        unknown = sorted(set(wanted) - set(TENANT_KEYS))
+        if unknown:
+            raise AnsibleFilterError(
+                f"{where} has the unknown key {', '.join(unknown)}; keys are {', '.join(TENANT_KEYS)}"
+            )
+        for name, value in wanted.get("limits", {}).items():
+            if name not in common:
+                raise AnsibleFilterError(
+                    f"{where}: there is no limit {name} for all tenants; set it in "
+                    "loki_config_overrides.limits_config, where Loki checks it"
+                )
+            if kind_of(value) != kind_of(common[name]):
+                raise AnsibleFilterError(f"{where}: {name} is {value!r}; it has to be {kind_of(common[name])}")
+            if name == "max_entries_limit_per_query" and value < COLLECTOR_ASKS:
+                raise AnsibleFilterError(
+                    f"{where}: {name} is {value}; it has to be {COLLECTOR_ASKS} at least, "
+                    "which promtail_resume.py asks for"
+                )
+        limits: dict[str, Any] = {}
+        if "retention" in wanted:
+            limits["retention_period"] = f"{duration_hours(wanted['retention'])}h"
+        if "retention" in wanted or "retention_by_level" in wanted:
+            limits["retention_stream"] = retention_streams(wanted.get("retention_by_level", {}))
+            periods = [limits.get("retention_period", common["retention_period"])]
+            hours = [
+                loki_hours(period) for period in [*periods, *(each["period"] for each in limits["retention_stream"])]
+            ]
+            # The longest period, as for all: what is kept can be asked for. None is for ever.
+            limits["max_query_lookback"] = "0s" if None in hours else f"{max(filter(None, hours))}h"
+        found[tenant] = {**limits, **wanted.get("limits", {})}
+    return found
+
+
+def hours_of(limits: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return the periods in limits: hours by level, None for ever, and `other` for the rest."""
     hours = {"other": loki_hours(limits.get("retention_period", 0))}
     for rule in limits.get("retention_stream") or []:
         level = re.fullmatch(r'\{\s*level\s*=\s*"(\w+)"\s*\}', rule["selector"])
         hours[level[1] if level else rule["selector"]] = loki_hours(rule["period"])
+    return hours
+
+
+def retention_hours(
+    config: Mapping[str, Any], overrides: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, float | None]:
+    """Return the periods that Loki's settings put in force: hours by level, None for ever, and `other` for the rest.
+
+    They are read from the finished settings, so that no override goes unnoticed. A rule whose selector isn't one of a
+    level counts under its selector. Those of a tenant that has its own follow, each as `<tenant>: <level>`.
+    """
+    if not config.get("compactor", {}).get("retention_enabled"):
+        return {"other": None}
+    common = config.get("limits_config", {})
+    hours = hours_of(common)
+    for tenant, limits in (overrides or {}).items():
+        hours |= {f"{tenant}: {level}": period for level, period in hours_of({**common, **limits}).items()}
     return hours
 
 
@@ -79,4 +147,5 @@ class FilterModule:
             "duration_hours": duration_hours,
             "retention_hours": retention_hours,
             "retention_streams": retention_streams,
+            "tenant_limits": tenant_limits,
         }

@@ -28,6 +28,7 @@ options:
     required: true
   hours:
     description: The periods asked for, in hours by level; V(null) is for ever, and C(other) is for all other lines.
+      A tenant's own are called C(<tenant>: <level>).
     type: dict
     required: true
   confirmed: {description: Whether deleting is meant., type: bool, default: false}
@@ -79,20 +80,27 @@ def is_shorter(new: float | None, old: float | None) -> bool:
     return new is not None and (old is None or new < old)
 
 
-def shortened(old: Hours, new: Hours) -> list[str]:
-    """Return the periods that become shorter, each in words, with what goes.
+def period_of(hours: Hours, name: str) -> float | None:
+    """Return the period of a level, or of a tenant's level (`dev: DEBUG`).
 
-    A level without a period of its own has that of `other`: before, after or both.
+    A level without a period of its own has that of `other`; a tenant without any has those of all.
     """
+    tenant, _, level = name.rpartition(": ")
+    names = [name, f"{tenant}: other"] if tenant else []
+    return next(hours[each] for each in [*names, level, "other"] if each in hours)
+
+
+def shortened(old: Hours, new: Hours) -> list[str]:
+    """Return the periods that become shorter, each in words, with what goes."""
     if not old:
         return []
     found = []
-    for level in sorted({*old, *new}, key=lambda name: (name == "other", name)):
-        before, after = old.get(level, old["other"]), new.get(level, new["other"])
+    for name in sorted({*old, *new}, key=lambda name: (name == "other", name)):
+        before, after = period_of(old, name), period_of(new, name)
         if is_shorter(after, before):
-            lines = "all other lines" if level == "other" else f"{level} lines"
+            lines = f"{name.removesuffix('other')}all other lines" if name.endswith("other") else f"{name} lines"
             found.append(
-                f"{level} {in_words(before)} -> {in_words(after)} ({lines} that are older than {in_words(after)})"
+                f"{name} {in_words(before)} -> {in_words(after)} ({lines} that are older than {in_words(after)})"
             )
     return found
 
@@ -123,7 +131,7 @@ def main() -> None:
         module.fail_json(
             msg="Nothing was changed. Loki would delete, within hours and for good, lines that it keeps now, because "
             f"these periods become shorter: {'; '.join(found)}. If that is meant, run again with {CONFIRM}; if not, "
-            "set platform_retention, loki_retention or loki_retention_by_level to the old periods."
+            "set platform_retention, loki_retention, loki_retention_by_level or loki_tenants to the old periods."
         )
     module.exit_json(changed=False, shortened=found)
 

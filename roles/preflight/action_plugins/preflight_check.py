@@ -132,11 +132,20 @@ def check_host(asked: Variables) -> Problems:
 def check_periods(asked: Variables) -> Problems:
     """Find retention periods that Loki would not take."""
     periods = {"platform_retention": asked.get("platform_retention"), "loki_retention": asked.get("loki_retention")}
-    levels = asked.get("loki_retention_by_level")
-    if isinstance(levels, Mapping):
-        periods |= {f"loki_retention_by_level['{level}']": period for level, period in levels.items()}
-        for level in set(levels) - set(LEVELS):
-            yield f"loki_retention_by_level has the unknown level {level}; levels are {', '.join(LEVELS)}."
+    by_level = {"loki_retention_by_level": asked.get("loki_retention_by_level")}
+    tenants = asked.get("loki_tenants")
+    for tenant, own in tenants.items() if isinstance(tenants, Mapping) else ():
+        where = f"loki_tenants['{tenant}']"
+        if not isinstance(own, Mapping):
+            yield f"{where} is {own!r}; write what is different, such as {{retention: 7d}}."
+            continue
+        periods[f"{where}['retention']"] = own.get("retention")
+        by_level[f"{where}['retention_by_level']"] = own.get("retention_by_level")
+    for where, levels in by_level.items():
+        if isinstance(levels, Mapping):
+            periods |= {f"{where}['{level}']": period for level, period in levels.items()}
+            for level in set(levels) - set(LEVELS):
+                yield f"{where} has the unknown level {level}; levels are {', '.join(LEVELS)}."
     for name, period in periods.items():
         match = PERIOD.fullmatch(str(period))
         if period is not None and not match:
