@@ -64,8 +64,8 @@ test-faults: mirror ## Run the fault table of docs/delivery.md with its full tim
 	LOGSTEAD_FAULTS=full molecule test --scenario-name delivery
 
 .PHONY: bench
-bench: mirror ## Measure; see tests/bench/
-	python tests/bench/no_change_run.py
+bench: mirror ## Measure, all or one: make bench NAME=delivery; see tests/bench/
+	for name in $(or $(NAME),no_change delivery); do python tests/bench/$${name}_run.py || exit; done
 
 .PHONY: vault-init
 vault-init: ## Make an environment's vault with random secrets: make vault-init ENV=prod
