@@ -27,6 +27,8 @@ ODD = "/var/log/odd/odd.log"
 LOKI_DATA = "/var/lib/loki"
 POSITIONS = "/var/lib/promtail/positions.yaml"
 HERE = Path(__file__).parent
+# A push whose answer is lost may count twice (docs/delivery.md): as many records as are in 1 MiB, Promtail's batchsize.
+ONE_PUSH = 1024 * 1024 // 200
 LINES_PER_SECOND = 2000
 
 
@@ -87,8 +89,11 @@ class Load:
         figures: dict[str, Any] = json.loads(tally.stdout)
         return figures
 
-    def check(self) -> None:
-        """Assert that Loki gets all of what was written, and has nothing twice once it has written it to disk."""
+    def check(self, most_twice: int = 0) -> None:
+        """Assert that Loki gets all of what was written, and has nothing twice once it has written it to disk.
+
+        `most_twice` is for the faults that can take the answer to a push away.
+        """
         self.stop()
         self.arrives()
         eventually(lambda: fetch(self.host, f"{LOKI}/flush", "--request", "POST")[0] == 204)
@@ -97,7 +102,8 @@ class Load:
         self.written = figures["written"]
         self.record("figures", ", ".join(f"{figures[name]} {name}" for name in ("written", "lost", "twice")))
         print(figures, journal(self.host, "loki", "promtail"))
-        assert {name: figures[name] for name in ("lost", "twice", "foreign")} == {"lost": 0, "twice": 0, "foreign": 0}
+        assert {name: figures[name] for name in ("lost", "foreign")} == {"lost": 0, "foreign": 0}
+        assert 0 <= figures["twice"] <= most_twice
 
 
 @pytest.fixture
@@ -182,7 +188,7 @@ def test_the_log_is_rotated_twice_while_promtail_is_stopped(host: Any, load: Loa
 def test_loki_is_killed(host: Any, load: Load) -> None:
     host.check_output("systemctl kill --signal=KILL loki")
     load.goes_on(TIMES.calm)
-    load.check()
+    load.check(most_twice=ONE_PUSH)
 
 
 def stopped(host: Any) -> Callable[[], None]:
@@ -191,8 +197,10 @@ def stopped(host: Any) -> Callable[[], None]:
     return lambda: host.check_output("systemctl start loki")
 
 
-@pytest.mark.parametrize("away", [stopped, cut_off], ids=["stopped", "cut off"])
-def test_logrotate_is_run_thrice_while_loki_is_away(host: Any, load: Load, away: Callable[[Any], Any]) -> None:
+@pytest.mark.parametrize(("away", "most_twice"), [(stopped, 0), (cut_off, ONE_PUSH)], ids=["stopped", "cut off"])
+def test_logrotate_is_run_thrice_while_loki_is_away(
+    host: Any, load: Load, away: Callable[[Any], Any], most_twice: int
+) -> None:
     come_back = away(host)
     try:
         for _ in range(3):
@@ -201,7 +209,7 @@ def test_logrotate_is_run_thrice_while_loki_is_away(host: Any, load: Load, away:
     finally:
         come_back()
     load.goes_on(TIMES.calm)
-    load.check()
+    load.check(most_twice)
 
 
 def test_the_log_is_rotated_thrice_while_loki_is_away_and_promtail_is_restarted(host: Any, load: Load) -> None:
