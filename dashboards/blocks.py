@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,8 @@ from grafana_foundation_sdk.builders import (
 )
 from grafana_foundation_sdk.models import common
 from grafana_foundation_sdk.models import dashboard as models
+
+from roles.grafana.filter_plugins.dashboards import bar_name
 
 Query = loki.Dataquery | prometheus.Dataquery
 Panel = builders.Panel | timeseries.Panel | stat_builders.Panel | bargauge.Panel | logs_builders.Panel
@@ -153,7 +154,7 @@ def ranking(title: str, description: str, expr: str, legend: str, *, color: str 
     return (
         panel.unit("short")
         # Said itself, as a single bar would have no name.
-        .display_name(re.sub(r"\{\{(\w+)\}\}", r"${__data.fields.\1}", legend))
+        .display_name(bar_name(legend))
         .min(0)
         .thresholds(thresholds([(None, color)]))
         .orientation(common.VizOrientation.HORIZONTAL)

@@ -49,7 +49,6 @@ def dashboard() -> builders.Dashboard:
             "Targets that Prometheus can't scrape.",
             promql(f"count(up{ON} == 0) or vector(0)", instant=True),
             steps=[(None, GOOD), (1, BAD)],
-            span=6,
             link=platform_health.UID,
         ),
         number(
@@ -61,7 +60,6 @@ def dashboard() -> builders.Dashboard:
                 instant=True,
             ),
             steps=[(None, GOOD), (1, BAD)],
-            span=6,
             link=platform_health.UID,
         ),
         number(
@@ -74,7 +72,6 @@ def dashboard() -> builders.Dashboard:
             ),
             unit="percentunit",
             steps=[(None, GOOD), (0.8, "yellow"), (0.9, BAD)],
-            span=6,
             link=platform_health.UID,
         ),
         number(
@@ -82,7 +79,6 @@ def dashboard() -> builders.Dashboard:
             "Lines that Loki refused; they are lost.",
             promql(f"sum(increase(loki_discarded_samples_total{ON}[1h])) or vector(0)", instant=True),
             steps=[(None, GOOD), (1, BAD)],
-            span=6,
             link=platform_health.UID,
         ),
         number(
@@ -91,7 +87,6 @@ def dashboard() -> builders.Dashboard:
             "Promtail.",
             logql(f"count(sum by (host) (count_over_time({ALL} [10m]))) or vector(0)", instant=True),
             steps=[(None, BAD), (1, GOOD)],
-            span=6,
             link=system.UID,
         ),
         number(
@@ -106,7 +101,6 @@ def dashboard() -> builders.Dashboard:
             ),
             unit="percentunit",
             steps=[(None, GOOD), (ERROR_RATIO_LIMIT / 10, "yellow"), (ERROR_RATIO_LIMIT, BAD)],
-            span=6,
             link=fastapi.UID,
         ),
         number(
@@ -114,7 +108,6 @@ def dashboard() -> builders.Dashboard:
             "Lines of the level ERROR or CRITICAL, of all jobs.",
             logql(f"sum(count_over_time({ERRORS} [10m])) or vector(0)", instant=True),
             steps=[(None, GOOD), (1, "yellow"), (100, BAD)],
-            span=6,
             link=fastapi.UID,
         ),
         number(
@@ -122,11 +115,10 @@ def dashboard() -> builders.Dashboard:
             "How often systemd found that a unit failed.",
             logql(f"sum(count_over_time({FAILED_UNITS} [1h])) or vector(0)", instant=True),
             steps=[(None, GOOD), (1, BAD)],
-            span=6,
             link=system.UID,
         ),
     ):
-        built = built.with_panel(panel)
+        built = built.with_panel(panel.span(6))
 
     built = built.with_row(builders.Row("If not, where?"))
     for chart in (

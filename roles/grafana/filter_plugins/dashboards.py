@@ -142,6 +142,11 @@ def read_file(path: Path, known: set[str]) -> Json:
     return {**dashboard, "id": None}
 
 
+def bar_name(legend: str) -> str:
+    """Return what a bar is called by a legend such as `{{host}}`: it is a row of a table whose columns are labels."""
+    return re.sub(r"\{\{\s*(\w+)\s*\}\}", r"${__data.fields.\1}", legend)
+
+
 def extra_panel(template: Json, entry: Any, number: int) -> Json:
     """Return a panel that looks like the template's and asks something else."""
     if not isinstance(entry, Mapping) or not {"title", "expr"} <= set(entry) or set(entry) - PANEL_KEYS:
@@ -158,9 +163,7 @@ def extra_panel(template: Json, entry: Any, number: int) -> Json:
     if kind != "logs":
         panel["fieldConfig"]["defaults"]["unit"] = str(entry.get("unit", "short"))
     if kind == "bargauge":
-        # A bar is a row of a table, whose columns are the labels.
-        name = re.sub(r"\{\{\s*(\w+)\s*\}\}", r"${__data.fields.\1}", str(entry.get("legend", "")))
-        panel["fieldConfig"]["defaults"]["displayName"] = name
+        panel["fieldConfig"]["defaults"]["displayName"] = bar_name(target["legendFormat"])
     return panel
 
 
