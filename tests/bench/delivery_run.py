@@ -30,7 +30,7 @@ import urllib.parse
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,9 +71,8 @@ PLAYBOOK = """
 
 @dataclass(frozen=True)
 class Way:
-    """A way of a record to Loki: its name and the settings of its programs."""
+    """A way of a record to Loki: the settings of its programs, none of Promtail where it has no part in it."""
 
-    name: str
     loki: dict[str, Any]
     promtail: dict[str, Any] | None
 
@@ -351,9 +350,7 @@ def measure_delay(way: Way, binaries: dict[str, Path], folder: Path, seconds: fl
     delays: list[float] = []
     with program("loki", binaries["loki"], way.loki, folder):
         until(lambda: ask("/loki/api/v1/labels") is not None, 60, "Loki answers")
-        with program("promtail", binaries["promtail"], way.promtail or {}, folder) as promtail:
-            if way.promtail is None:
-                promtail.kill()
+        with program("promtail", binaries["promtail"], way.promtail, folder) if way.promtail else nullcontext():
             warm_up: list[int] = []
             write_steadily(way, log, 1, warm_up)
             until(lambda: newest() >= warm_up[-1], 60, "the first records are found")
@@ -390,35 +387,32 @@ def unpack(folder: Path) -> dict[str, Path]:
     return found
 
 
-def ways(folder: Path) -> list[Way]:
-    """Return the three that are compared."""
+def way_called(name: str, folder: Path) -> Way:
+    """Return one of the three that are compared, with this folder for all that its programs write."""
+    if name == "labels":
+        return Way(*label_settings(folder))
     ours = our_settings(folder)
-    labels = label_settings(folder)
-    return [
-        Way("ours", ours["loki"], ours["promtail"]),
-        Way("labels", *labels),
-        Way("push", ours["loki"], None),
-    ]
+    return Way(ours["loki"], ours["promtail"] if name == "ours" else None)
 
 
 def measure(options: argparse.Namespace) -> None:
     """Run everything and print what came out."""
     speeds: dict[str, list[Speed]] = {}
     delays: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory(prefix="logstead-bench-") as name:
-        binaries = unpack(Path(name))
+    with tempfile.TemporaryDirectory(prefix="logstead-bench-") as unpacked:
+        binaries = unpack(Path(unpacked))
         for number in range(1, options.rounds + 1):
-            for place in range(3):
+            for name in WAYS:
                 with tempfile.TemporaryDirectory(prefix="logstead-bench-") as run:
-                    way = ways(Path(run))[place]
+                    way = way_called(name, Path(run))
                     speed = measure_speed(way, binaries, Path(run), options.lines, options.patience)
                 with tempfile.TemporaryDirectory(prefix="logstead-bench-") as run:
-                    way = ways(Path(run))[place]
+                    way = way_called(name, Path(run))
                     times = measure_delay(way, binaries, Path(run), options.seconds)
-                speeds.setdefault(way.name, []).append(speed)
-                delays.setdefault(way.name, []).extend(times)
+                speeds.setdefault(name, []).append(speed)
+                delays.setdefault(name, []).extend(times)
                 print(
-                    f"round {number}, {way.name}: {speed.arrived} of {speed.lines} records in {speed.seconds:.1f} s "
+                    f"round {number}, {name}: {speed.arrived} of {speed.lines} records in {speed.seconds:.1f} s "
                     f"({speed.rate:.0f}/s), {speed.cpu_per_million:.0f} s of CPU a million; at {RATE}/s found after "
                     f"{in_seconds(percentile(times, 0.5))} (p50), {in_seconds(percentile(times, 0.99))} (p99); "
                     f"load {os.getloadavg()[0]:.1f}",
