@@ -48,7 +48,6 @@ def browser() -> Iterator[Chrome]:
     options.binary_location = "/usr/bin/chromium"
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars"):
         options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "SEVERE"})
     driver = Chrome(options, Service("/usr/bin/chromedriver"))
     try:
         yield driver
@@ -68,11 +67,6 @@ def grafana(host: Any, browser: Chrome) -> str:
     browser.find_element(By.CSS_SELECTOR, "button[type=submit]").click()
     eventually(lambda: browser.get_cookie("grafana_session"), otherwise=lambda: browser.page_source)
     return address
-
-
-def dashboards(host: Any) -> dict[str, str]:
-    """Return the title of each dashboard by its uid."""
-    return {it["uid"]: it["title"] for it in ask_grafana(host, "/api/search?type=dash-db")[1]}
 
 
 def shown(browser: Chrome) -> dict[str, WebElement]:
@@ -101,7 +95,7 @@ def test_every_panel_of_every_dashboard_shows_data_and_no_error(
     host: Any, trace: str, browser: Chrome, grafana: str
 ) -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
-    opened = dashboards(host)
+    opened = [it["uid"] for it in ask_grafana(host, "/api/search?type=dash-db")[1]]
     assert len(opened) >= 5
     for uid in opened:
         model = dashboard(host, uid)
