@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from support import fetch
+from support import eventually, fetch, journal
 
 GRAFANA = "http://127.0.0.1:3100"
 LOG_IN = ("--user", "admin:admin123")
@@ -78,6 +78,13 @@ class Question:
             return "" if MAY_BE_EMPTY.search(self.panel["description"]) else f"{self.title}: no data"
         return next((f"{self.title}: {wrong}" for frame in frames if (wrong := self.misshapen(frame))), "")
 
+    def await_answer(self, host: Any, values: Mapping[str, str]) -> None:
+        """Wait until the panel shows data: rates need a second scrape."""
+        eventually(
+            lambda: not self.problem(host, values),
+            otherwise=lambda: self.problem(host, values) + journal(host, "grafana", "loki"),
+        )
+
     def misshapen(self, frame: Json) -> str:
         """Tell what is wrong with one frame."""
         columns = dict(zip((field["name"] for field in frame["schema"]["fields"]), frame["data"]["values"]))
@@ -106,8 +113,13 @@ def ask_query(host: Any, target: Json, values: Mapping[str, str], since: str = "
     # A panel of a usual width.
     query |= {"intervalMs": 15000, "maxDataPoints": 240}
     status, answer = post_grafana(host, "/api/ds/query", {"queries": [query], "from": since, "to": "now"})
-    result = answer.get("results", {}).get(query["refId"], {}) if isinstance(answer, dict) else {}
-    return (200, result["frames"]) if status == 200 and "frames" in result else (status, answer)
+    result = answer.get("results", {}).get(query["refId"]) if isinstance(answer, dict) else None
+    if status != 200:
+        return status, answer
+    if result is None or "error" in result:
+        return 500, answer
+    # A genuine Grafana leaves frames out where it has found nothing.
+    return 200, result.get("frames") or []
 
 
 def value_of(frames: list[Json]) -> float:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from panels import LOG_IN, MAY_BE_EMPTY, ask_grafana, dashboard
+from panels import LOG_IN, MAY_BE_EMPTY, ask_grafana, chosen, dashboard, questions
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -99,6 +99,8 @@ def test_every_panel_of_every_dashboard_shows_data_and_no_error(
     assert len(opened) >= 5
     for uid in opened:
         model = dashboard(host, uid)
+        for question in questions(model):
+            question.await_answer(host, chosen(model) | {"trace_id": trace})
         panels = {it["title"]: it.get("description", "") for it in model["panels"] if it["type"] != "row"}
         # High enough for all panels: what isn't to be seen isn't loaded.
         height = 120 + 38 * max(it["gridPos"]["y"] + it["gridPos"]["h"] for it in model["panels"])

@@ -19,7 +19,7 @@ from panels import (
     questions,
     value_of,
 )
-from support import REPOSITORY, eventually, find_lines, journal
+from support import REPOSITORY, find_lines
 from traffic import let_things_happen
 
 OURS = sorted(path.stem for path in (REPOSITORY / "roles/grafana/files/dashboards").glob("*.json"))
@@ -43,11 +43,7 @@ def test_every_query_of_every_panel_returns_what_the_panel_shows(host: Any, trac
     asked = list(questions(model))
     assert asked
     for question in asked:
-        # Rates need a second scrape.
-        eventually(
-            lambda: not question.problem(host, values),
-            otherwise=lambda: question.problem(host, values) + journal(host, "grafana", "loki"),
-        )
+        question.await_answer(host, values)
 
 
 def answer(host: Any, name: str, title: str, trace: str) -> float:
