@@ -2,7 +2,8 @@
 """Boot and remove an inventory's test hosts: Debian with systemd as PID 1, in podman containers on their own network.
 
 What is read of a host's variables: `ansible_host` (its fixed address), `test_host_image` (debian12 or debian13),
-`test_host_publish` (ports that the machine's loopback gets too), `test_network` (name, subnet, internal) and
+`test_host_publish` (ports that the machine's loopback gets too), `test_host_podman` (whether podman works in it; by
+default if the environment says RUNTIME=podman), `test_network` (name, subnet, internal) and
 `test_mirror` (false: no mirror).
 """
 
@@ -30,6 +31,8 @@ SOCKETS = Path(os.environ.get("ANSIBLE_SSH_CONTROL_PATH_DIR", CACHE / "ssh" / "c
 BOOT_SECONDS = 120
 MIRROR_IMAGE = "debian12"
 LABEL = "logstead-test"
+# The volume is on this machine's disk: on an overlay, podman's own storage can't be one.
+FOR_PODMAN = ("--cap-add=NET_ADMIN,NET_RAW", "--security-opt=unmask=/proc/sys", "--volume=/var/lib/containers")
 DEMO_LABEL = "logstead-demo"  # the demo is its user's: cleaning up after tests leaves it alone
 
 
@@ -66,6 +69,7 @@ class Host:
     image: str
     network: Network
     publish: tuple[int, ...] = ()
+    podman: bool = False
     mirror: bool = True
 
 
@@ -82,6 +86,7 @@ def hosts_of(inventory: dict[str, Any]) -> list[Host]:
             image=image,
             network=Network(**variables.get("test_network", {})),
             publish=tuple(variables.get("test_host_publish", ())),
+            podman=variables.get("test_host_podman", os.environ.get("RUNTIME") == "podman"),
             mirror=variables.get("test_mirror", True),
         )
         if ipaddress.ip_address(host.ip) not in ipaddress.ip_network(host.network.subnet):
@@ -123,6 +128,7 @@ def host_arguments(host: Host) -> list[str]:
         # Without SYS_ADMIN, systemd silently ignores much of a unit's hardening, and a test of it would prove nothing.
         "--cap-add=SYS_ADMIN",
         *("--tmpfs=/run:rw,mode=755,size=256m", "--tmpfs=/run/lock", "--tmpfs=/tmp:rw,exec,mode=1777"),
+        *(FOR_PODMAN if host.podman else ()),
         f"--volume={KEY}.pub:/root/.ssh/authorized_keys:ro",
         *(f"--publish=127.0.0.1:{port}:{port}" for port in host.publish),
         tag(host.image),
@@ -143,7 +149,7 @@ def mirror_arguments(network: Network, grafana: str) -> list[str]:
         "wheels": CACHE / "mirror" / "wheels",
     }
     if network.label == LABEL:
-        trees["faulty"] = CACHE / "faulty"
+        trees |= {"faulty": CACHE / "faulty", "images": CACHE / "images"}
     for tree in trees.values():
         tree.mkdir(parents=True, exist_ok=True)
     return [

@@ -14,10 +14,10 @@ KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 SUITES = {"debian12": "bookworm", "debian13": "trixie"}
 PACKAGES = (
     "systemd systemd-sysv libpam-systemd dbus python3 python3-apt python3-venv openssh-server iproute2 curl "
-    "ca-certificates logrotate sudo procps gnupg acl nftables"
+    "ca-certificates logrotate sudo procps gnupg acl nftables runc"
 )
 # What roles install by apt: the hosts reach no Debian mirror, so it lies in a folder of theirs.
-FROM_APT = "nginx"
+FROM_APT = "nginx podman"
 # What a container can't do, or what would disturb a test: masked, so that a good boot is `running`, never `degraded`.
 MASKED = (
     "systemd-modules-load.service systemd-sysctl.service systemd-binfmt.service systemd-udevd.service "
@@ -43,6 +43,8 @@ for unit in {MASKED}; do ln -sf /dev/null "$1/etc/systemd/system/$unit"; done
 mkdir -p "$1/var/log/journal" # the journal outlives a power cut, as on a real host
 : > "$1/etc/machine-id"       # each host makes its own
 rm -f "$1/etc/hostname"
+mkdir -p "$1/etc/containers/containers.conf.d" # crun, podman's default, fails on hybrid cgroups
+printf '[engine]\nruntime = "runc"\n' > "$1/etc/containers/containers.conf.d/test-host.conf"
 export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
 apt-get clean
 apt-get --quiet=2 --yes --download-only install {FROM_APT}

@@ -21,7 +21,7 @@ import time
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,11 +32,15 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.hosts.cache import CACHE, REPO, locked
+from tests.hosts.images import recipe_hash
+from tests.hosts.podman import write_config
+from tests.mirror import images
 
 HERE = Path(__file__).resolve().parent
 MIRROR = CACHE / "mirror"
 STANDIN = CACHE / "standin"
 FAULTY = CACHE / "faulty"
+IMAGES = CACHE / "images"
 MADE_FROM = CACHE / "made-from"  # for what can be made from changing sources: the hash of those it was made from
 MACHINE = platform.machine()
 ARCH = {"x86_64": "amd64", "aarch64": "arm64"}[MACHINE]
@@ -145,8 +149,8 @@ def write(path: Path, text: str) -> None:
 
 
 def sums_of(archive: str) -> str:
-    """Return the name of the file in which upstream publishes an archive's digest: a list, but for Grafana's."""
-    if archive.startswith("grafana"):
+    """Return the name of the file that has an archive's digest: a list, but for Grafana's and for images."""
+    if archive.startswith("grafana") or archive.endswith(".tar"):
         return f"{archive}.sha256"
     return "SHA256SUMS" if archive.endswith(".zip") else "sha256sums.txt"
 
@@ -520,6 +524,75 @@ def fill_wheels() -> None:
         record_source(folder, source)
 
 
+@dataclass(frozen=True)
+class ImageSource:
+    """What an image is made of: the hash of all that, and how its layers and settings come about."""
+
+    name: str
+    source: str
+    layers: Callable[[Path], list[bytes]]
+    entrypoint: tuple[str, ...]
+
+
+def image_sources() -> list[ImageSource]:
+    """Return the images of all programs; each is made anew when what it is made of has changed."""
+    pins = versions()
+
+    def of_program(image: images.Image) -> ImageSource:
+        version = pins[f"{image.release}_version"]
+        path = suite_tarball(image.release, version)
+        if image.repository.startswith("grafana/"):
+            path = f"{release_folder(version)}/{program_zip(image.release)}"
+        archive = MIRROR / path
+
+        def layers(work: Path) -> list[bytes]:
+            base = [images.base_layer(work)] if image.needs_base else []
+            return [*base, images.layer_of_files(images.programs_of(archive, image.programs))]
+
+        tag = f"v{version}" if image.repository.startswith("prom/") else version
+        return ImageSource(f"{image.repository}:{tag}", str(recorded_sum(archive)), layers, image.programs[:1])
+
+    grafana_version = pins["grafana_version"]
+    grafana = grafana_tarball(grafana_version, pins["grafana_build"])
+    grafana_archive = (MIRROR if grafana_kind() == "genuine" else STANDIN) / grafana
+    app, wheels = REPO / "demo_app", MIRROR / "wheels"
+    files = sorted(path for path in app.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return [
+        *map(of_program, images.IMAGES),
+        ImageSource(
+            f"grafana/grafana:{grafana_version}",
+            str(recorded_sum(grafana_archive)),
+            lambda work: [images.base_layer(work), images.grafana_layer(grafana_archive)],
+            ("/usr/share/grafana/bin/grafana",),
+        ),
+        ImageSource(
+            "logstead/demo-app:0.1.0",
+            hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest(),
+            lambda work: [images.base_layer(work), images.demo_app_layer(app, wheels, work)],
+            ("/opt/demo-app/bin/python", "-m", "demo_app"),
+        ),
+    ]
+
+
+def fill_images() -> None:
+    """Make container images of all programs out of the mirror: for the tests alone."""
+    write_config()
+    recipe = sha256(HERE / "images.py") + recipe_hash("debian12")
+    for image in image_sources():
+        repository, _, tag = image.name.partition(":")
+        archive = IMAGES / images.archive_path(f"docker.io/{repository}", tag, ARCH)
+        record = MADE_FROM / f"image-{repository.replace('/', '-')}"
+        if is_whole(archive) and record.exists() and record.read_text(encoding="utf-8") == recipe + image.source:
+            say(f"image {image.name}: there")
+            continue
+        with work_folder() as work, timed(f"image {image.name}: making it out of the mirror"):
+            made = work / archive.name
+            settings = {"Entrypoint": list(image.entrypoint)}
+            images.write_archive(f"docker.io/{image.name}", image.layers(work), settings, ARCH, made)
+            publish(made, archive)
+            write(record, recipe + image.source)
+
+
 def fill_faulty() -> None:
     """Make the mirrors that the tests of bad input install Loki from."""
     with work_folder() as work:
@@ -557,6 +630,8 @@ def main() -> None:
             if options.use == "tests":
                 fill_faulty()
             fill_wheels()
+            if options.use == "tests":
+                fill_images()
     except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
         sys.exit(f"error: {error}")
 

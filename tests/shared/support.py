@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import time
@@ -112,9 +113,34 @@ def check_service(host: Any, name: str) -> None:
     assert unit.is_running, journal(host, name)
     # `static` and `linked` make systemctl succeed as well, so the word counts.
     assert host.check_output(f"systemctl is-enabled {name}.service") == "enabled"
-    process = host.check_output(f"systemctl show --property MainPID --value {name}.service")
-    assert host.check_output(f"ps -o user= -p {process}").strip() == name
-    assert exposure(host, name) <= 2.0
+    if is_container(host, name):
+        process = host.check_output(f"podman inspect --format '{{{{.State.Pid}}}}' {name}")
+        check_container(host, name, process)
+    else:
+        process = host.check_output(f"systemctl show --property MainPID --value {name}.service")
+        assert exposure(host, name) <= 2.0
+    assert host.check_output(f"stat --format %U /proc/{process}") == name
+
+
+def is_container(host: Any, name: str) -> bool:
+    """Tell whether a part of the platform runs in a container."""
+    return bool(host.run(f"podman container exists {name}").rc == 0)
+
+
+def check_container(host: Any, name: str, process: str) -> None:
+    """Assert that a container's process can do no more than it must, as the kernel and podman tell."""
+    status = dict(line.split(":\t", 1) for line in host.file(f"/proc/{process}/status").content_string.splitlines())
+    assert (status["CapBnd"].strip("0"), status["NoNewPrivs"], status["Seccomp"]) == ("", "1", "2")
+    (container,) = json.loads(host.run(f"podman inspect {name}").stdout)
+    settings = container["HostConfig"]
+    assert settings["ReadonlyRootfs"]
+    assert not settings["Privileged"]
+    assert 0 < settings["PidsLimit"] <= 4096
+    # It is the unit's own control group that is limited, and the container is in it.
+    assert f"/{name}.service/" in host.file(f"/proc/{process}/cgroup").content_string
+    assert host.check_output(f"systemctl show --property MemoryMax --value {name}.service") != "infinity"
+    named = "\n".join(container["Config"]["Env"])
+    assert not re.search("password|secret|token", named, re.IGNORECASE), "secrets don't belong into the environment"
 
 
 def check_no_secret_is_readable(host: Any, secret: str, *folders: str) -> None:

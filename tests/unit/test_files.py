@@ -64,7 +64,7 @@ class Host:
         """Do the module's work on the files without Ansible around it."""
         wanted = [module.File.from_parameters(entry, UNIT) for entry in files]
         gone = [self.etc / "toy" / name for name in absent]
-        stale, diff = module.put_in_place(wanted, gone, UNIT, check_mode)
+        stale, diff, _ = module.put_in_place(wanted, gone, UNIT, check_mode)
         return {"restart": UNIT in stale, "others": stale - {UNIT}, "diff": diff}
 
     def texts(self) -> dict[str, str]:

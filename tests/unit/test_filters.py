@@ -198,16 +198,18 @@ def unit_label(unit: str) -> str:
         ("run-r0123abcd.service", "run.service"),
         ("run-docker-x.mount", "run.mount"),
         ("getty@tty1.service", "getty@tty1.service"),
+        ("libpod-conmon-6bad80ed374da0dc.scope", "libpod.scope"),
+        ("docker-6bad80ed374da0dc.scope", "docker.scope"),
     ],
 )
 def test_units_without_a_bound_to_their_number_share_one_label(unit: str, label: str) -> None:
     assert unit_label(unit) == label
 
 
-def test_the_name_that_a_journal_entry_gives_itself_is_no_label() -> None:
+def test_the_names_that_a_journal_entry_gives_itself_are_no_labels() -> None:
     kinds = scrape_configs.journal_scrape_config()["pipeline_stages"]
-    assert {"labeldrop": ["identifier"]} in kinds
-    assert {"structured_metadata": {"identifier": None}} in kinds
+    assert {"labeldrop": ["identifier", "container_name", "image_name"]} in kinds
+    assert {"structured_metadata": {"identifier": None, "container_name": None, "image_name": None}} in kinds
 
 
 # --- Grafana's settings -----------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import os
 import sys
 import tarfile
@@ -13,7 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.mirror import mirror
+from tests.mirror import images, mirror
 
 GRAFANA = {"bin/grafana": b"elf", "conf/defaults.ini": b"[server]\n", "public/index.html": b"<html>"}
 
@@ -297,3 +298,27 @@ def test_the_faulty_mirrors_are_faulty(fault: str, cache: Path) -> None:
     assert zipfile.ZipFile(archive).namelist() == ["loki-linux-amd64"]
     assert not mirror.is_whole(archive)
     assert ("loki-linux-amd64.zip" in (archive.with_name("SHA256SUMS")).read_text()) == (fault == "corrupt")
+
+
+def test_an_image_is_an_oci_archive_that_names_itself_and_is_reproducible(tmp_path: Path) -> None:
+    layer = images.layer_of_files({"/bin/toy": b"program"})
+    for name in ("a.tar", "b.tar"):
+        images.write_archive("docker.io/toys/toy:1.0", [layer], {"Entrypoint": ["/bin/toy"]}, "amd64", tmp_path / name)
+    assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+    with tarfile.open(tmp_path / "a.tar") as archive:
+        content = {member.name: archive.extractfile(member).read() for member in archive}  # type: ignore[union-attr]
+    assert all(hashlib.sha256(content[name]).hexdigest() == Path(name).name for name in content if "blobs/" in name)
+    (manifest,) = json.loads(content["index.json"])["manifests"]
+    assert manifest["annotations"] == {"org.opencontainers.image.ref.name": "docker.io/toys/toy:1.0"}
+    told = json.loads(content[f"blobs/{manifest['digest'].replace(':', '/')}"])
+    assert content[f"blobs/{told['layers'][0]['digest'].replace(':', '/')}"] == layer
+
+
+def test_a_programs_image_holds_what_its_archive_has(tmp_path: Path) -> None:
+    folder = tmp_path / "toy-1.0"
+    folder.mkdir()
+    for name in ("toy", "toytool", "LICENSE"):
+        (folder / name).write_text(name)
+    mirror.tar_folder(folder, tmp_path / "toy.tar.gz")
+    found = images.programs_of(tmp_path / "toy.tar.gz", ("/bin/toy", "/bin/toytool"))
+    assert found == {"/bin/toy": b"toy", "/bin/toytool": b"toytool"}

@@ -163,6 +163,41 @@ def test_people_and_programs_may_have_accounts() -> None:
 # --- Names and values -------------------------------------------------------------------------------------------------
 
 
+IN_CONTAINERS = {"platform_runtime": "podman", "platform_image_registry": "registry.example.org:5000/upstream"}
+
+
+def test_containers_need_nothing_more_than_where_their_images_are() -> None:
+    assert problems_of(asked(**IN_CONTAINERS)) == []
+    images = {"loki": f"docker.io/grafana/loki:3.7.8@sha256:{'a' * 64}", "promtail": f"localhost/x@sha256:{'b' * 64}"}
+    assert problems_of(asked(**IN_CONTAINERS, platform_images=images)) == []
+
+
+@pytest.mark.parametrize(
+    "registry", ["https://registry.example.org", "registry.example.org/", "upstream", "a b.example"]
+)
+def test_a_registry_is_a_host_and_no_address(registry: str) -> None:
+    assert "it is a registry's host" in only_problem(**{**IN_CONTAINERS, "platform_image_registry": registry})
+
+
+@pytest.mark.parametrize(
+    "image", ["grafana/loki:3.7.8", "docker.io/grafana/loki", "docker.io/grafana/loki@sha256:12", ""]
+)
+def test_an_image_without_a_registry_or_a_version_is_refused(image: str) -> None:
+    assert "it is a full name with a registry" in only_problem(**IN_CONTAINERS, platform_images={"loki": image})
+
+
+def test_an_image_of_what_has_none_is_refused() -> None:
+    problem = only_problem(**IN_CONTAINERS, platform_images={"gateway": "docker.io/nginx:1"})
+    assert "platform_images has gateway, which has no image; loki, promtail" in problem
+
+
+def test_the_demo_apps_image_comes_from_somewhere() -> None:
+    assert "demo_app/Containerfile" in only_problem(platform_runtime="podman")
+    assert problems_of(asked(platform_runtime="podman", platform_mirror_url="http://mirror")) == []
+    image = {"demo_app": "registry.example.org/demo-app:0.1.0"}
+    assert problems_of(asked(platform_runtime="podman", platform_images=image)) == []
+
+
 def test_an_unknown_runtime_is_refused_and_the_known_ones_are_named() -> None:
     problem = only_problem(platform_runtime="docker")
     assert "platform_runtime" in problem

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils import systemd_app_download
 from ansible.module_utils.testing import patch_module_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -166,7 +167,9 @@ def test_an_archive_of_several_entries_keeps_them_and_which_of_them_is_executabl
 def test_an_archive_that_is_none_is_refused_and_leaves_no_release(host: Host) -> None:
     archive = host.web / "toy.zip"
     archive.write_bytes(b"<html>not found</html>")
-    with pytest.raises(module.ReleaseError, match=r"toy\.zip could not be unpacked: tar: .*Nothing was changed"):
+    with pytest.raises(
+        systemd_app_download.ReleaseError, match=r"toy\.zip could not be unpacked: tar: .*Nothing was changed"
+    ):
         host.converge("1.0", url=f"file://{archive}", checksum=digest(archive))
     assert everything_in(host.opt) == {"toy"}
 
@@ -204,38 +207,42 @@ DIGEST = "0123456789abcdef" * 4
     ],
 )
 def test_a_checksum_is_found_however_it_is_listed(listing: str) -> None:
-    assert module.listed_checksum(listing, "toy.zip", "https://x/SHA256SUMS") == DIGEST
+    assert systemd_app_download.listed_checksum(listing, "toy.zip", "https://x/SHA256SUMS") == DIGEST
 
 
 @pytest.mark.parametrize(
     "listing", ["", f"{DIGEST}  nottoy.zip\n", f"{DIGEST[:-1]}  toy.zip\n", "<html>toy.zip</html>"]
 )
 def test_a_checksum_that_is_not_listed_is_no_checksum(listing: str) -> None:
-    with pytest.raises(module.ReleaseError, match=r"https://x/SHA256SUMS lists no checksum for toy\.zip .*pin"):
-        module.listed_checksum(listing, "toy.zip", "https://x/SHA256SUMS")
+    with pytest.raises(
+        systemd_app_download.ReleaseError, match=r"https://x/SHA256SUMS lists no checksum for toy\.zip .*pin"
+    ):
+        systemd_app_download.listed_checksum(listing, "toy.zip", "https://x/SHA256SUMS")
 
 
 def test_the_message_names_what_is_listed_instead_and_no_page_of_html() -> None:
-    with pytest.raises(module.ReleaseError, match=r"it lists: Other\.zip\)"):
-        module.listed_checksum(f"<html>some words</html>\n{DIGEST}  Other.zip", "toy.zip", "https://x/SHA256SUMS")
+    with pytest.raises(systemd_app_download.ReleaseError, match=r"it lists: Other\.zip\)"):
+        systemd_app_download.listed_checksum(
+            f"<html>some words</html>\n{DIGEST}  Other.zip", "toy.zip", "https://x/SHA256SUMS"
+        )
 
 
 @pytest.mark.parametrize("pinned", [DIGEST, DIGEST.upper(), f"sha256:{DIGEST}", f" {DIGEST}\n"])
 def test_a_pinned_checksum_is_taken_as_it_is_usually_written(pinned: str) -> None:
-    assert module.expected_checksum(pinned, "toy.zip") == DIGEST
+    assert systemd_app_download.expected_checksum(pinned, "toy.zip") == DIGEST
 
 
 @pytest.mark.parametrize("checksum", ["", "abc", "md5:" + "a" * 32, DIGEST + "0", "/etc/passwd"])
 def test_what_is_no_checksum_is_refused(checksum: str) -> None:
-    with pytest.raises(module.ReleaseError, match="neither 64 hex digits nor the address"):
-        module.expected_checksum(checksum, "toy.zip")
+    with pytest.raises(systemd_app_download.ReleaseError, match="neither 64 hex digits nor the address"):
+        systemd_app_download.expected_checksum(checksum, "toy.zip")
 
 
 def test_a_wrong_checksum_leaves_nothing_behind_at_all(host: Host, tmp_path: Path) -> None:
     host.publish("1.0")
     (host.web / "1.0/SHA256SUMS").write_text(f"{DIGEST}  toy-linux-amd64.zip\n")
     before = everything_in(tmp_path)
-    with pytest.raises(module.ReleaseError, match=rf"but {DIGEST} is expected.*Nothing was changed"):
+    with pytest.raises(systemd_app_download.ReleaseError, match=rf"but {DIGEST} is expected.*Nothing was changed"):
         host.converge("1.0")
     assert everything_in(tmp_path) == before
 
@@ -245,7 +252,7 @@ def test_a_wrong_checksum_leaves_the_running_release_alone(host: Host) -> None:
     host.converge("1.0")
     host.publish("1.1")
     before = everything_in(host.opt)
-    with pytest.raises(module.ReleaseError):
+    with pytest.raises(systemd_app_download.ReleaseError):
         host.converge("1.1", checksum=DIGEST)
     assert everything_in(host.opt) == before
     assert (host.home / "current/toy").read_bytes() == b"1.0"
@@ -396,14 +403,16 @@ def test_check_mode_tells_of_a_coming_rollback_without_carrying_it_out(host: Hos
 @pytest.mark.parametrize("state", ["fetched", "installed"])
 def test_check_mode_notices_a_missing_archive(host: Host, state: str) -> None:
     host.publish("1.0").unlink()
-    with pytest.raises(module.ReleaseError, match=r"toy-linux-amd64\.zip can't be reached.*platform_mirror_url"):
+    with pytest.raises(
+        systemd_app_download.ReleaseError, match=r"toy-linux-amd64\.zip can't be reached.*platform_mirror_url"
+    ):
         host.converge("1.0", state, check_mode=True)
 
 
 def test_check_mode_notices_an_unlisted_archive(host: Host) -> None:
     host.publish("1.0")
     (host.web / "1.0/SHA256SUMS").write_text("")
-    with pytest.raises(module.ReleaseError, match="lists no checksum"):
+    with pytest.raises(systemd_app_download.ReleaseError, match="lists no checksum"):
         host.converge("1.0", check_mode=True)
 
 
@@ -416,7 +425,9 @@ def test_a_disk_that_fills_during_the_download_is_told_of_and_leaves_nothing(
     host.publish("1.0")
     before = everything_in(tmp_path)
     monkeypatch.setattr("shutil.copyfileobj", full_disk)
-    with pytest.raises(module.ReleaseError, match=r"could not be stored in .*No space left.*Nothing was changed"):
+    with pytest.raises(
+        systemd_app_download.ReleaseError, match=r"could not be stored in .*No space left.*Nothing was changed"
+    ):
         host.converge("1.0")
     assert everything_in(tmp_path) == before
 
@@ -431,7 +442,9 @@ def test_a_disk_that_fills_during_unpacking_is_told_of_and_leaves_the_old_releas
     host.converge("1.1", "fetched")
     before = everything_in(host.opt)
     monkeypatch.setattr(f"{module.__name__}.{where}", full_disk)
-    with pytest.raises(module.ReleaseError, match=r"could not be unpacked: .*No space left.*Nothing was changed"):
+    with pytest.raises(
+        systemd_app_download.ReleaseError, match=r"could not be unpacked: .*No space left.*Nothing was changed"
+    ):
         host.converge("1.1")
     assert everything_in(host.opt) == before
 
@@ -443,7 +456,7 @@ def test_what_tar_says_is_passed_on(host: Host, monkeypatch: pytest.MonkeyPatch)
         raise subprocess.CalledProcessError(2, ["tar"], stderr=b"tar: Unexpected EOF in archive")
 
     monkeypatch.setattr(module, "unpack", failing)
-    with pytest.raises(module.ReleaseError, match="Unexpected EOF in archive"):
+    with pytest.raises(systemd_app_download.ReleaseError, match="Unexpected EOF in archive"):
         host.converge("1.0")
 
 

@@ -9,6 +9,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.parse
@@ -425,11 +426,13 @@ def test_lost_positions_are_made_anew_and_the_journals_is_remembered(
 # --- The start --------------------------------------------------------------------------------------------------------
 
 
-def run_program(start: Start, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+def run_program(
+    start: Start, tmp_path: Path, python: str = sys.executable, **more: Any
+) -> subprocess.CompletedProcess[str]:
     """Run the program as the unit does, with a Promtail that says that it runs."""
     settings = tmp_path / "resume.json"
-    settings.write_text("# Managed by logstead\n" + json.dumps({"promtail": start.config}))
-    command = [sys.executable, str(PROGRAM), str(settings), "/bin/echo", "promtail runs"]
+    settings.write_text("# Managed by logstead\n" + json.dumps({"promtail": start.config, **more}))
+    command = [python, str(PROGRAM), str(settings), "/bin/echo", "promtail runs"]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
 
 
@@ -493,6 +496,41 @@ def test_promtail_starts_where_it_was_if_loki_will_not_be_asked(loki: FakeLoki, 
     assert result.stdout == "promtail runs\n"
     assert "level=warn component=resume" in result.stderr
     assert start.position() == 7
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give up root's rights")
+def test_beside_a_container_it_reads_as_promtails_user_and_root_runs_what_sends(
+    loki: FakeLoki, start: Start, tmp_path: Path
+) -> None:
+    for folder in (tmp_path, start.log.parent, *tmp_path.parents):
+        if folder.is_relative_to(tempfile.gettempdir()) and folder != Path(tempfile.gettempdir()):
+            folder.chmod(0o777)
+    lines = records(20)
+    loki.has(lines[:5])
+    # What is missing of a rotated file is sent by the container, and the new one is read from its beginning.
+    start.log.with_name("app.log.1").write_bytes(b"".join(lines[:10]))
+    start.write(lines[10:])
+    resume.write_positions(start.positions, {str(start.log): "7"})
+    start.positions.chmod(0o666)
+    podman = tmp_path / "podman"
+    podman.write_text(
+        f'#!/bin/sh\nid -un > {tmp_path}/sender\necho "$@" >> {tmp_path}/sender\nexec cat > {start.sent}\n'
+    )
+    podman.chmod(0o755)
+    container = {"user": "nobody", "groups": ["adm"], "command": [str(podman), "run", "--volume=%d:%d"]}
+    # Another user may not be able to read the tests' own Python.
+    result = run_program(start, tmp_path, "/usr/bin/python3", container=container)
+    assert result.stdout == "promtail runs\n", result.stderr
+    assert "may be lost" not in result.stderr
+    assert start.sent.read_bytes().rstrip() == b"".join(lines[5:10]).rstrip()
+    user, words = (tmp_path / "sender").read_text().splitlines()
+    assert user == "root"
+    private = words.split("--volume=")[1].partition(":")[0]
+    assert words == f"run --volume={private}:{private} -stdin -config.file={words.rpartition('=')[2]}"
+    assert words.rpartition("=")[2].startswith(f"{private}/")
+    assert not Path(private).exists()
+    assert start.positions.owner() == "nobody"
+    assert start.position() == 0
 
 
 def test_promtail_starts_even_if_the_settings_are_broken(start: Start, tmp_path: Path) -> None:

@@ -371,4 +371,4 @@ def parameters_with(*files: dict[str, Any]) -> dict[str, Any]:
         "read_by": None,
     }
     given = [{**unset, **file} for file in files]
-    return {"unit": UNIT, "files": given, "absent": [], "reads": [], "ready_url": None}
+    return {"unit": UNIT, "files": given, "absent": [], "reads": [], "image": None, "root": "/none", "ready_url": None}

@@ -33,8 +33,10 @@ options:
   url: {description: Address of Grafana., type: str, required: true}
   user: {description: Log-in name of the administrator., type: str, required: true}
   password: {description: The administrator's password., type: str, required: true}
-  command: {description: Command line of C(grafana cli) up to its subcommand., type: str, required: true}
-  run_as: {description: User that owns Grafana's database., type: str, default: grafana}
+  command:
+    description: Command line of C(grafana cli) up to its subcommand, as the user that owns Grafana's database.
+    type: str
+    required: true
   timeout: {description: "How long to wait for an answer, in seconds.", type: int, default: 60}
   datasource: {description: The uid of the data source., type: str, required: true}
   dashboards: {description: The uids of the dashboards., type: list, elements: str, default: []}
@@ -229,7 +231,6 @@ def main() -> None:
             "user": {"type": "str", "required": True},
             "password": {"type": "str", "required": True, "no_log": True},
             "command": {"type": "str", "required": True},
-            "run_as": {"type": "str", "default": "grafana"},
             "timeout": {"type": "int", "default": 60},
             "datasource": {"type": "str", "required": True},
             "dashboards": {"type": "list", "elements": "str", "default": []},

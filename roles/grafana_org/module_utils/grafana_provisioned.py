@@ -14,9 +14,9 @@ POLL_SECONDS = 0.3
 OUR_FOLDERS = "logstead-"
 
 
-def set_password(command: str, run_as: str, password: str) -> None:
+def set_password(command: str, password: str) -> None:
     """Set the password by Grafana's command line, as the owner of its database."""
-    words = ["runuser", "-u", run_as, "--", *command.split(), "admin", "reset-admin-password", "--password-from-stdin"]
+    words = [*command.split(), "admin", "reset-admin-password", "--password-from-stdin"]
     result = subprocess.run(words, input=password + "\n", capture_output=True, text=True, check=False, cwd="/")
     if result.returncode != 0:
         raise GrafanaError(f"Grafana refuses the new password: {(result.stdout + result.stderr).strip()[-500:]}")
@@ -45,7 +45,7 @@ def let_in(grafana: Grafana, parameters: dict[str, Any], deadline: float) -> Non
     while (status := grafana.ask(path)[0]) != 200:
         if status == 401 and what not in grafana.done:
             grafana.done.append(what)
-            set_password(parameters["command"], parameters["run_as"], parameters["password"])
+            set_password(parameters["command"], parameters["password"])
         elif status == 401 or time.monotonic() > deadline:
             raise GrafanaError(explain(status, grafana, parameters["user"], parameters["datasource"]))
         else:

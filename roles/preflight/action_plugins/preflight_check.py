@@ -31,6 +31,10 @@ Problems = Iterable[str]
 ROLES = Path(__file__).parents[2]
 # Each group of hosts runs the role of the same name.
 COMPONENTS = ("loki", "gateway", "promtail", "grafana", "demo_app", "prometheus", "alertmanager", "node_exporter")
+# nginx comes from the distribution.
+CONTAINERS = tuple(component for component in COMPONENTS if component != "gateway")
+REGISTRY = r"(localhost|[\w-]+(\.[\w-]+)+|\[[0-9a-f:]+\])(:\d+)?"
+DIGEST = r"sha256:[0-9a-f]{64}"
 # Groups of one host, and what the others send to it.
 ALONE = {"loki": "lines", "prometheus": "metrics", "alertmanager": "alerts"}
 # These run on the hosts of several groups.
@@ -248,6 +252,34 @@ def check_connections(asked: Variables) -> Problems:
             )
 
 
+def check_images(asked: Variables) -> Problems:
+    """Find images that podman could not get, or that would change by themselves."""
+    if asked.get("platform_runtime") != "podman":
+        return
+    registry, images = str(asked.get("platform_image_registry") or ""), asked.get("platform_images") or {}
+    if registry and not re.fullmatch(rf"{REGISTRY}(/[\w./-]*\w)?", registry):
+        yield (
+            f"platform_image_registry is {registry!r}; it is a registry's host, perhaps with a port and a path, such "
+            "as registry.example.org:5000/upstream, and has no https://."
+        )
+    for name, image in images.items() if isinstance(images, Mapping) else ():
+        if name not in CONTAINERS:
+            yield f"platform_images has {name}, which has no image; {', '.join(CONTAINERS)} have one."
+        elif not re.fullmatch(rf"{REGISTRY}/[\w./-]*\w(:[\w.-]+(@{DIGEST})?|@{DIGEST})", str(image)):
+            yield (
+                f"platform_images has {image!r} for {name}; it is a full name with a registry, and a tag, a digest or "
+                f"both, such as docker.io/grafana/loki:3.7.8@sha256:{'0' * 8}…"
+            )
+    has_source = (
+        registry or asked.get("platform_mirror_url") or (isinstance(images, Mapping) and images.get("demo_app"))
+    )
+    if "demo_app" in asked["group_names"] and not has_source:
+        yield (
+            "nobody publishes an image of the demo app: build it (demo_app/Containerfile), push it to a registry, and "
+            "name that in platform_image_registry, or the image in platform_images['demo_app']."
+        )
+
+
 def check_tenants(asked: Variables) -> Problems:
     """Find a gateway without its Loki, or parts without a gateway."""
     gateways, stores = (asked.get("groups", {}).get(group, []) for group in ("gateway", "loki"))
@@ -438,6 +470,7 @@ CHECKS: tuple[Callable[[Variables], Problems], ...] = (
     check_alerts,
     check_ports,
     check_connections,
+    check_images,
     check_tenants,
     check_credentials,
     check_certificate,

@@ -8,6 +8,9 @@ read is on disk.
 docs/delivery.md says what can't be decided.
 
 Usage: promtail_resume.py SETTINGS PROMTAIL [ARGUMENT...]
+
+Where Promtail runs in a container, PROMTAIL is podman, and this program is started as root. It looks into files as
+Promtail's user all the same: a child gives up root's rights, and root does nothing but run containers.
 """
 
 from __future__ import annotations
@@ -15,12 +18,15 @@ from __future__ import annotations
 import base64
 import calendar
 import contextlib
+import grp
 import gzip
 import hashlib
 import json
 import os
+import pwd
 import re
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -31,6 +37,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -529,11 +536,34 @@ class StandIn:
         self.server.server_close()
 
 
+@contextlib.contextmanager
+def sender(command: list[str], settings: Path) -> Iterator[BinaryIO]:
+    """Run Promtail with other settings for what is written to its standard input, until Loki has it."""
+    with subprocess.Popen([*command, "-stdin", f"-config.file={settings}"], stdin=subprocess.PIPE) as promtail:
+        stream = cast("BinaryIO", promtail.stdin)
+        yield stream
+        stream.close()
+        if promtail.wait() != 0:
+            raise LokiAwayError(f"{command[0]} -stdin ended with {promtail.returncode}")
+
+
+@contextlib.contextmanager
+def sender_of(root: socket.socket, settings: Path) -> Iterator[BinaryIO]:
+    """Have root run that in a container."""
+    reading, writing = os.pipe()
+    socket.send_fds(root, [str(settings).encode()], [reading])
+    os.close(reading)
+    with os.fdopen(writing, "wb") as stream:
+        yield stream
+    if root.recv(1) != b"0":
+        raise LokiAwayError("the container that sends ended with an error")
+
+
 class Resume:
     """One start of Promtail."""
 
-    def __init__(self, settings: dict[str, Any], command: list[str]) -> None:
-        self.config, self.command = settings["promtail"], command
+    def __init__(self, settings: dict[str, Any], command: list[str], root: socket.socket | None = None) -> None:
+        self.config, self.command, self.root = settings["promtail"], command, root
         self.max_age = float(settings.get("max_age_seconds", 7 * 86400))
         client = self.config["clients"][0]
         log_in = settings.get("queries") or {}
@@ -673,15 +703,14 @@ class Resume:
             settings = Path(folder, "config.yml")
             settings.touch(mode=0o600)
             settings.write_text(json.dumps(config))
-            command = [self.command[0], "-stdin", f"-config.file={settings}"]
-            with subprocess.Popen(command, stdin=subprocess.PIPE) as promtail:
-                stream = cast("BinaryIO", promtail.stdin)
+            with self.sender(settings) as stream:
                 for path, place in rest:
                     with LogFile(path, source.time_field, is_rotated=True) as file:
                         file.copy_to(stream, place)
-                stream.close()
-                if promtail.wait() != 0:
-                    raise LokiAwayError(f"{' '.join(command)} ended with {promtail.returncode}")
+
+    def sender(self, settings: Path) -> AbstractContextManager[BinaryIO]:
+        """Return what sends, in this process's place."""
+        return sender_of(self.root, settings) if self.root else sender(self.command[:1], settings)
 
     def remember(self) -> None:
         """Write down what the next start needs."""
@@ -698,20 +727,62 @@ class Resume:
         write_atomically(self.state_path, json.dumps(vars(state)))
 
 
-def main() -> None:
-    """Set the positions, then become Promtail: whatever goes wrong here must not keep it from running."""
-    settings_path, *command = sys.argv[1:]
+def set_positions(settings: dict[str, Any], command: list[str], root: socket.socket | None = None) -> None:
+    """Set the positions: whatever goes wrong here must not keep Promtail from running."""
     resume = None
     try:
-        text = Path(settings_path).read_text()
-        lines = [line for line in text.splitlines() if not line.startswith("#")]
-        resume = Resume(json.loads("\n".join(lines)), command)
+        resume = Resume(settings, command, root)
         resume.run()
     except Exception as error:
         problem = f"{type(error).__name__}: {error}"
         say("warn", f"Promtail goes on where it was, so lines may be lost or sent twice: {problem}")
     if resume and resume.stand_in:
         resume.stand_in.close()
+
+
+def set_positions_as(container: dict[str, Any], settings: dict[str, Any], command: list[str]) -> None:
+    """Let a child without root's rights set the positions; run the containers that it asks for."""
+    user = pwd.getpwnam(container["user"])
+    groups = [grp.getgrnam(name).gr_gid for name in container["groups"]]
+    ours, theirs = socket.socketpair()
+    with tempfile.TemporaryDirectory(prefix="promtail-resume-") as folder, ours:
+        os.chown(folder, user.pw_uid, user.pw_gid)
+        child = os.fork()
+        if child == 0:
+            ours.close()
+            os.setgroups(groups)
+            os.setgid(user.pw_gid)
+            os.setuid(user.pw_uid)
+            os.umask(0o027)
+            tempfile.tempdir = folder
+            set_positions(settings, command, theirs)
+            os._exit(0)
+        theirs.close()
+        sending = [word.replace("%d", folder) for word in container["command"]]
+        while True:
+            asked, descriptors, _, _ = socket.recv_fds(ours, 4096, 1)
+            if not descriptors:  # the child is done
+                break
+            result = subprocess.run(
+                [*sending, "-stdin", f"-config.file={asked.decode()}"], stdin=descriptors[0], check=False
+            )
+            os.close(descriptors[0])
+            ours.send(b"0" if result.returncode == 0 else b"1")
+        os.waitpid(child, 0)
+
+
+def main() -> None:
+    """Set the positions, then become Promtail."""
+    settings_path, *command = sys.argv[1:]
+    try:
+        text = Path(settings_path).read_text()
+        settings = json.loads("\n".join(line for line in text.splitlines() if not line.startswith("#")))
+        if "container" in settings:
+            set_positions_as(settings["container"], settings, command)
+        else:
+            set_positions(settings, command)
+    except (OSError, ValueError, LookupError) as error:
+        say("warn", f"Promtail goes on where it was, so lines may be lost or sent twice: {error}")
     os.execv(command[0], command)  # noqa: S606 - the unit's own command line; a shell has no part in it
 
 

@@ -29,11 +29,20 @@ TRANSIENT_UNITS = {
     r"user@\d+\.service": "user@.service",
     r"user-\d+\.slice": "user.slice",
     r"run-.+\.(service|scope|mount)": "run.$1",
+    r"(libpod|docker)-.+\.scope": "$1.scope",
 }
 KEYS = {"job", "path", "format", "labels", "exclude", "sampling", "rate_limit"}
 # Whatever is worse than these is kept in full.
 SAMPLED_LEVELS = ("DEBUG", "INFO")
 RATE_LIMIT_KEYS = {"lines_per_second", "burst"}
+# What becomes structured metadata: the field of the journal that it comes from, and what that has to look like.
+# Docker's journald driver tells the image; podman's tells it where the log tag is set to it. Docker's tag is an id.
+JOURNAL_METADATA = (
+    ("identifier", "syslog_identifier", "(.+)"),
+    ("container_name", "container_name", "(.+)"),
+    ("image_name", "container_tag", "(.+[/:].+)"),
+    ("image_name", "image_name", "(.+)"),
+)
 JOURNAL_JOB = "systemd-journal"
 
 
@@ -179,7 +188,7 @@ def file_scrape_configs(
 
 def journal_scrape_config(sampling: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the scrape_config of the systemd journal; `sampling` has the shares of each job."""
-    unit = "__journal__systemd_unit"
+    unit, metadata = "__journal__systemd_unit", dict.fromkeys(name for name, *_ in JOURNAL_METADATA)
     return {
         "job_name": "journal",
         "journal": {"max_age": "168h", "labels": {"job": JOURNAL_JOB, "service_name": "journal"}},
@@ -191,16 +200,34 @@ def journal_scrape_config(sampling: Mapping[str, Any] | None = None) -> dict[str
             ),
             {"source_labels": ["unit"], "regex": r"(.+)\.[a-z]+", "target_label": "service_name", "replacement": "$1"},
             {"source_labels": ["__journal_priority_keyword"], "target_label": "level"},
-            {"source_labels": ["__journal_syslog_identifier"], "target_label": "identifier"},
+            *(
+                {"source_labels": [f"__journal_{field}"], "regex": regex, "target_label": name}
+                for name, field, regex in JOURNAL_METADATA
+            ),
         ],
         "pipeline_stages": [
             *level_stages(),
-            # Anybody can log under any name, so it can't be a label. What is extracted stays when the label goes.
-            {"labeldrop": ["identifier"]},
-            {"structured_metadata": {"identifier": None}},
+            # Anybody can log under any name, so none can be a label. What is extracted stays when the label goes.
+            {"labeldrop": list(metadata)},
+            {"structured_metadata": metadata},
             *sampling_stages((sampling or {}).get(JOURNAL_JOB, {}), f"promtail_sampling: {JOURNAL_JOB}"),
         ],
     }
+
+
+def log_folders(config: Mapping[str, Any]) -> list[str]:
+    """Return the folders that a container needs to read all files of Promtail's settings: such that are always there.
+
+    A log's own folder may be made later, and then has to be seen. So this is what every host has: `/var/log`, another
+    folder of `/var`, or one of the root's.
+    """
+    paths = [
+        str((static.get("labels") or {}).get("__path__") or "")
+        for scrape in config.get("scrape_configs") or []
+        for static in scrape.get("static_configs") or []
+    ]
+    parts = [path.split("/")[1:] for path in paths if path.startswith("/")]
+    return sorted({"/" + "/".join(words[: 2 if words[0] == "var" else 1]) for words in parts})
 
 
 class FilterModule:
@@ -208,4 +235,8 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
-        return {"file_scrape_configs": file_scrape_configs, "journal_scrape_config": journal_scrape_config}
+        return {
+            "file_scrape_configs": file_scrape_configs,
+            "journal_scrape_config": journal_scrape_config,
+            "log_folders": log_folders,
+        }

@@ -10,8 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.systemd_app_files import File, FilesError, put_in_place
-from ansible.module_utils.systemd_app_unit import UnitError, carry_out, needed_actions, wait_until_ready
+from ansible.module_utils.systemd_app_container import PodmanError, has_leftovers, remove_leftovers
+from ansible.module_utils.systemd_app_current import go_back_to_proven, remember_proven
+from ansible.module_utils.systemd_app_files import UNIT_FOLDER, Copy, File, FilesError, put_in_place
+from ansible.module_utils.systemd_app_unit import (
+    UnitError,
+    carry_out,
+    needed_actions,
+    wait_until_ready,
+)
 
 DOCUMENTATION = r"""
 module: systemd_app
@@ -23,11 +30,15 @@ description:
   - Then the unit is started if it doesn't run, and restarted if one of the files that it reads is newer than its
     process. That is a fact about the host and not about this run, so a run that was interrupted before the restart is
     made up for.
-  - Last, it waits until the service answers as it should; a port that answers something else doesn't count.
+  - Then it waits until the service answers as it should; a port that answers something else doesn't count. If it
+    doesn't in time, what ran before is started again, with its own files and release, and the module fails.
+  - Last, what another runtime has left goes.
 options:
   unit: {description: "The unit to run, such as C(loki.service).", type: str, required: true}
   files:
-    description: The files, in the order in which they are moved in. Unit files among them are loaded by systemd.
+    description:
+      - The files, in the order in which they are moved in. Unit files among them are loaded by systemd; in their text,
+        C({gid:NAME}) stands for the number of a group.
     type: list
     elements: dict
     default: []
@@ -69,6 +80,12 @@ options:
     type: list
     elements: path
     default: []
+  image:
+    description:
+      - Container image that the unit runs. The checks of files are run in it, but for programs below C(/opt), which are
+        the host's own. Without it, the unit runs a release below O(root).
+    type: str
+  root: {description: Folder of all programs., type: path, default: /opt}
   ready_url: {description: Address that answers when the service is ready. Without it nothing is waited for., type: str}
   ready_body: {description: Regular expression that must be found in the answer., type: str}
   ready_ca: {description: File with the CA's certificate by which that address is verified., type: path}
@@ -79,13 +96,14 @@ author: [logstead contributors]
 RETURN = r"""
 actions:
   description: >-
-    What was done to the unit, in order: C(reload), C(enable), C(start), C(restart); before them, each with its name,
-    what was done to the units that O(files[].read_by) names.
+    What was done to the unit, in order: C(reload), C(enable), C(start), C(restart), and where the runtime changes
+    C(stop) before all and C(clean) after all; before them, each with its name, what was done to the units that
+    O(files[].read_by) names.
   type: list
   returned: success
 """
 
-UNIT_FOLDER = Path("/etc/systemd/system")
+
 FILE_OPTIONS = {
     "path": {"type": "path", "required": True},
     "content": {"type": "str"},
@@ -100,25 +118,62 @@ FILE_OPTIONS = {
 }
 
 
+def wait(parameters: dict[str, Any]) -> None:
+    """Wait until the service answers as it should, if an answer is known."""
+    if parameters["ready_url"]:
+        ready = (parameters[f"ready_{name}"] for name in ("url", "body", "timeout", "ca"))
+        wait_until_ready(parameters["unit"], *ready)
+
+
+def go_back(parameters: dict[str, Any], copies: list[Copy], home: Path) -> str:
+    """Have run again what ran before, and say whether it does; say nothing if nothing has changed since."""
+    has_other_release = go_back_to_proven(home)
+    if not (copies or has_other_release):
+        return ""
+    for copy in copies:
+        copy.put_back()
+    try:
+        carry_out(parameters["unit"], "reload")
+        carry_out(parameters["unit"], "restart")
+        wait(parameters)
+    except UnitError as error:
+        return f"\nWhat ran before was put back, but it doesn't get ready either: {error}"
+    return "\nWhat ran before was put back and runs again."
+
+
 def converge(parameters: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """Bring files and unit into the wanted state; return the module's result."""
-    unit = parameters["unit"]
+    unit, image = parameters["unit"], parameters["image"]
+    home = Path(parameters["root"], Path(unit).stem)
+    changes_runtime = has_leftovers(home, image)
     files = [File.from_parameters(given, unit) for given in parameters["files"]]
-    stale, diffs = put_in_place(files, [Path(path) for path in parameters["absent"]], unit, check_mode)
+    absent = [Path(path) for path in parameters["absent"]]
+    stale, diffs, copies = put_in_place(files, absent, unit, check_mode, image)
     others = sorted({file.reader for file in files if file.reader} - {unit})
     companions = [file.path.name for file in files if file.path.parent == UNIT_FOLDER and file.path.name != unit]
     reads = {one: [str(file.path) for file in files if file.reader == one] for one in (*others, unit)}
     reads[unit] += parameters["reads"]
     # In a check run the files aren't there yet, so their times can't tell; neither can that of a file that is gone.
     needed = [(one, action) for one in others for action in needed_actions(one, [], reads[one], one in stale)]
-    needed += [(unit, action) for action in needed_actions(unit, companions, reads[unit], unit in stale)]
+    own = needed_actions(unit, companions, reads[unit], unit in stale)
+    # It stops as the unit says that it was started by: systemd has not read the new one yet.
+    needed += [(unit, action) for action in (["stop", *own] if changes_runtime else own)]
     if not check_mode:
-        for one, action in needed:
-            carry_out(one, action)
-        if parameters["ready_url"]:
-            wait_until_ready(unit, *(parameters[f"ready_{name}"] for name in ("url", "body", "timeout", "ca")))
+        try:
+            for one, action in needed:
+                carry_out(one, action)
+            wait(parameters)
+        except UnitError as error:
+            raise UnitError(f"{error}{'' if 'start' in own else go_back(parameters, copies, home)}") from error
+        if changes_runtime:
+            remove_leftovers(home, image)
+        remember_proven(home)
     actions = [action if one == unit else f"{action} {one}" for one, action in needed]
-    return {"changed": bool(diffs or needed), "diff": diffs, "actions": actions}
+    return {
+        "changed": bool(diffs or needed),
+        "diff": diffs,
+        "actions": [*actions, *(["clean"] if changes_runtime else [])],
+    }
 
 
 def main() -> None:
@@ -136,6 +191,8 @@ def main() -> None:
             },
             "absent": {"type": "list", "elements": "path", "default": []},
             "reads": {"type": "list", "elements": "path", "default": []},
+            "image": {"type": "str"},
+            "root": {"type": "path", "default": "/opt"},
             "ready_url": {"type": "str"},
             "ready_body": {"type": "str"},
             "ready_ca": {"type": "path"},
@@ -147,7 +204,7 @@ def main() -> None:
     os.umask(0o022)  # a hardened host's 027 would hide new folders from the program's own user
     try:
         result = converge(module.params, module.check_mode)
-    except (FilesError, UnitError, OSError, LookupError) as error:
+    except (FilesError, UnitError, PodmanError, OSError, LookupError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result)
 

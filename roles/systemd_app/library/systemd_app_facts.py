@@ -14,6 +14,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.sys_info import get_distribution, get_distribution_version
+from ansible.module_utils.systemd_app_container import RECORD, has_image, images_of
 from ansible.module_utils.systemd_app_current import current_release
 
 DOCUMENTATION = r"""
@@ -32,7 +33,7 @@ RETURN = r"""
 ansible_facts:
   description:
     - The facts. C(systemd_app_releases) has, by the program's name, the C(version) that is current and the C(sha256) of
-      the archive that it was unpacked from, unless it was made from none.
+      the archive that it was unpacked from, unless it was made from none; or the C(image) that it runs from.
   type: dict
   returned: always
 """
@@ -57,6 +58,8 @@ def facts_of(root: Path) -> dict[str, Any]:
     # Also of a program's own tools, such as /opt/loki/lokitool.
     links = (*root.glob("*/current"), *root.glob("*/*/current"))
     releases = {link.parent.name: current_release(link.parent) for link in links}
+    images = {record.parent.name: images_of(record.parent)[:1] for record in root.glob(f"*/{RECORD}")}
+    releases |= {name: {"image": image} for name, (image,) in images.items() if has_image(image)}
     return {
         "distribution": get_distribution(),
         "distribution_version": get_distribution_version(),

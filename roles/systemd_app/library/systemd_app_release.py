@@ -5,23 +5,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import os
 import platform
-import re
 import shutil
 import subprocess
 import tempfile
 import zipfile
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.systemd_app_current import ORIGIN, current_release
-from ansible.module_utils.urls import open_url
+from ansible.module_utils.systemd_app_current import ORIGIN, current_release, point
+from ansible.module_utils.systemd_app_download import (
+    ARCHITECTURES,
+    HEX_DIGEST,
+    ReleaseError,
+    digest_of,
+    download,
+    expected_checksum,
+    open_remote,
+    remove_if_empty,
+)
 
 DOCUMENTATION = r"""
 module: systemd_app_release
@@ -63,97 +67,6 @@ RETURN = r"""
 path: {description: Folder of the release., type: str, returned: always}
 sha256: {description: SHA-256 of the archive that was unpacked., type: str, returned: when known}
 """
-
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
-TIMEOUT_SECONDS = 30
-
-
-class ReleaseError(Exception):
-    """Says what is wrong and what to do; nothing on the host has changed."""
-
-
-def open_remote(url: str, method: str = "GET") -> Any:
-    """Open a URL for reading, or say why it can't be and what to do."""
-    try:
-        return open_url(url, method=method, timeout=TIMEOUT_SECONDS)
-    except HTTPError as error:
-        problem = f"{url} answers {error.code} ({error.reason})"
-        advice = "Check that this version exists there"
-    except (OSError, ValueError) as error:
-        problem = f"{url} can't be reached: {error}"
-        advice = "Check the host's network, or set platform_mirror_url to a mirror that the host reaches"
-    raise ReleaseError(f"{problem}. {advice}. Nothing was changed.")
-
-
-def listed_checksum(listing: str, filename: str, url: str) -> str:
-    """Return the digest of `filename` in the text of a SHA256SUMS file, or of a file that holds one digest alone."""
-    names = []
-    for line in listing.splitlines():
-        digest, *rest = line.split(maxsplit=1)[:2] or [""]
-        name = "".join(rest).strip().lstrip("*").removeprefix("./")
-        if HEX_DIGEST.fullmatch(digest.lower()):
-            if name.lower() in ("", filename.lower()):
-                return digest.lower()
-            names.append(name)
-    raise ReleaseError(
-        f"{url} lists no checksum for {filename} (it lists: {', '.join(filter(None, names)) or 'nothing'}). "
-        "Choose a version that has one, or pin the checksum by hand. Nothing was changed."
-    )
-
-
-def expected_checksum(checksum: str, filename: str) -> str:
-    """Return the 64 hex digits that `checksum` says or points to."""
-    digest = checksum.strip().lower().removeprefix("sha256:")
-    if HEX_DIGEST.fullmatch(digest):
-        return digest
-    url = checksum.strip().removeprefix("sha256:")
-    if not re.match(r"(https?|file)://", url):
-        raise ReleaseError(
-            f"checksum {checksum!r} is neither 64 hex digits nor the address of a SHA256SUMS file. Nothing was changed."
-        )
-    with open_remote(url) as response:
-        return listed_checksum(response.read().decode(errors="replace"), filename, url)
-
-
-def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file as hex digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def download(url: str, expected: str, destination: Path) -> None:
-    """Download `url` to `destination`, which appears only if its SHA-256 is `expected`."""
-    folder = destination.parent
-    try:
-        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        prefix = f".download-{destination.name}-"
-        for leftover in folder.glob(prefix + "*"):
-            shutil.rmtree(leftover)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=prefix) as private:
-            partial = Path(private, destination.name)
-            with open_remote(url) as response, partial.open("wb") as file:
-                shutil.copyfileobj(response, file, 1 << 20)
-            found = digest_of(partial)
-            if found != expected:
-                raise ReleaseError(
-                    f"{url} has the SHA-256 {found}, but {expected} is expected. The archive is damaged, was "
-                    "exchanged, or the checksum is that of another version. Nothing was changed."
-                )
-            partial.replace(destination)
-    except (OSError, HTTPException) as error:
-        raise ReleaseError(f"{url} could not be stored in {folder}: {error}. Nothing was changed.") from error
-    finally:
-        remove_if_empty(folder)
-
-
-def remove_if_empty(folder: Path) -> None:
-    """Remove a folder, unless something is in it."""
-    with contextlib.suppress(OSError):
-        folder.rmdir()
 
 
 def unpack(archive: Path, name: str, folder: Path) -> Path:
@@ -252,10 +165,7 @@ class Release:
     def switch(self) -> None:
         """Point `current` to the release, in one step, and forget releases that are too old."""
         previous = os.readlink(self.current) if self.current.is_symlink() else ""
-        link = self.home / ".current-new"
-        link.unlink(missing_ok=True)
-        link.symlink_to(self.version)
-        link.replace(self.current)
+        point(self.current, self.version)
         others = [path for path in self.home.iterdir() if (path / ORIGIN).is_file() and path != self.path]
         others = [path for path in others if not path.is_symlink()]
         # What ran until now is what one would go back to, even if it isn't the newest of them.

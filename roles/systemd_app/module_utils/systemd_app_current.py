@@ -8,6 +8,8 @@ from pathlib import Path
 
 # Lies in each release and remembers which archive it came from: the one way to notice that a pinned checksum changed.
 ORIGIN = ".sha256"
+# Points to the release that was the current one when the service last got ready.
+PROVEN = ".proven"
 
 
 def current_release(home: Path) -> dict[str, str]:
@@ -23,3 +25,27 @@ def current_release(home: Path) -> dict[str, str]:
     if origin.is_file() and link.lstat().st_mtime_ns >= origin.stat().st_mtime_ns:
         release["sha256"] = origin.read_text().strip()
     return release
+
+
+def point(link: Path, target: str) -> None:
+    """Point a link somewhere else, in one step."""
+    new = link.with_name(f".{link.name}-new")
+    new.unlink(missing_ok=True)
+    new.symlink_to(target)
+    new.replace(link)
+
+
+def remember_proven(home: Path) -> None:
+    """Remember that the service got ready with the current release."""
+    current, proven = home / "current", home / PROVEN
+    if current.is_symlink() and not (proven.is_symlink() and proven.readlink() == current.readlink()):
+        point(proven, str(current.readlink()))
+
+
+def go_back_to_proven(home: Path) -> bool:
+    """Make the release the current one with which the service last got ready; return whether that is another one."""
+    current, proven = home / "current", home / PROVEN
+    if not (current.is_symlink() and proven.is_dir()) or proven.readlink() == current.readlink():
+        return False
+    point(current, str(proven.readlink()))
+    return True

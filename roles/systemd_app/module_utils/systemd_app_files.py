@@ -8,12 +8,17 @@ import glob
 import grp
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from ansible.module_utils.systemd_app_container import command_in, has_image
+
+UNIT_FOLDER = Path("/etc/systemd/system")
 
 
 class FilesError(Exception):
@@ -38,9 +43,10 @@ class File:
     def from_parameters(cls, parameters: dict[str, Any], unit: str) -> File:
         """Make a File from one entry of the list that the module was given with this unit."""
         is_secret = parameters["secret"] is not None
+        path, text = Path(parameters["path"]), parameters["secret"] if is_secret else parameters["content"]
         return cls(
-            path=Path(parameters["path"]),
-            text=parameters["secret"] if is_secret else parameters["content"],
+            path=path,
+            text=re.sub(r"\{gid:([\w-]+)\}", number_of_group, text) if path.parent == UNIT_FOLDER else text,
             is_secret=is_secret,
             mode=int(parameters["mode"], 8),
             reader=parameters["read_by"] or (unit if parameters["restart"] else None),
@@ -83,9 +89,46 @@ class File:
         }
 
 
+@dataclass
+class Copy:
+    """What was at a path before."""
+
+    path: Path
+    content: bytes | None
+    owner: str = "root"
+    group: str = "root"
+    mode: int = 0
+
+    @classmethod
+    def of(cls, path: Path) -> Copy:
+        """Remember what is there now."""
+        try:
+            status = path.stat()
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return cls(path, None)
+        owner, group = name_of_user(status.st_uid), name_of_group(status.st_gid)
+        return cls(path, content, owner, group, status.st_mode & 0o7777)
+
+    def put_back(self) -> None:
+        """Have at the path what was there before."""
+        if self.content is None:
+            self.path.unlink(missing_ok=True)
+        else:
+            put(self.path, self.content, self.owner, self.group, self.mode)
+
+
 def diff_of_absent(path: Path) -> dict[str, str]:
     """Return Ansible's before and after of a file that goes; its text may be a secret."""
     return {"before_header": str(path), "after_header": f"{path} (absent)", "before": "", "after": ""}
+
+
+def number_of_group(found: re.Match[str]) -> str:
+    """Return the number of a group, or the name where there is none."""
+    try:
+        return str(grp.getgrnam(found[1]).gr_gid)
+    except KeyError:
+        return found[1]
 
 
 def name_of_user(uid: int) -> str:
@@ -104,11 +147,10 @@ def name_of_group(gid: int) -> str:
         return str(gid)
 
 
-def run(command: str, path: Path) -> subprocess.CompletedProcess[str]:
+def run(words: list[str], path: Path) -> subprocess.CompletedProcess[str]:
     """Run a command line on a file, without a shell; its output is kept together."""
-    words = [word.replace("%s", str(path)).replace("%d", str(path.parent)) for word in command.split()]
     return subprocess.run(
-        words,
+        [word.replace("%s", str(path)).replace("%d", str(path.parent)) for word in words],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -126,10 +168,14 @@ def stage(file: File, folder: Path) -> Path:
     return staged
 
 
-def check(file: File, staged: Path) -> None:
-    """Raise FilesError if one of the file's own checks refuses it."""
+def check(file: File, staged: Path, folder: Path, image: str | None) -> None:
+    """Raise FilesError if one of the file's own checks refuses it; they run in the image, if there is one."""
     for command in file.validate:
-        result = run(command, staged)
+        # It sees the files that are staged, and those that the settings may name beside them. A tool of the host's own
+        # isn't in the image.
+        is_in_image = image and not command.startswith("/opt/")
+        words = command_in(str(image), command, folder, file.path.parent) if is_in_image else command.split()
+        result = run(words, staged)
         if result.returncode != 0:
             raise FilesError(
                 f"{file.path} was refused by `{command}` (exit code {result.returncode}); the old files stay in place. "
@@ -140,46 +186,66 @@ def check(file: File, staged: Path) -> None:
 def move_in(file: File, staged: Path) -> None:
     """Apply a file, then put it in place by a rename within its own folder."""
     if file.apply:
-        result = run(file.apply, staged)
+        result = run(file.apply.split(), staged)
         if result.returncode != 0:
             raise FilesError(f"`{file.apply}` failed for {file.path}: {result.stdout.strip()}")
-    file.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    put(file.path, staged.read_bytes(), file.owner, file.group, file.mode)
+
+
+def put(path: Path, content: bytes, owner: str, group: str, mode: int) -> None:
+    """Put a file in place by a rename within its own folder."""
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     # Not beside the target: some programs read every file of a folder, hidden ones included. A folder is ignored.
-    folder = file.path.parent
+    folder = path.parent
     if folder.stat().st_dev == folder.parent.stat().st_dev:
         folder = folder.parent
-    incoming = Path(tempfile.mkdtemp(dir=folder, prefix=".incoming-"), file.path.name)
+    incoming = Path(tempfile.mkdtemp(dir=folder, prefix=".incoming-"), path.name)
     try:
         incoming.touch(mode=0o600)
-        incoming.write_bytes(staged.read_bytes())
-        shutil.chown(incoming, file.owner, file.group)
-        incoming.chmod(file.mode)
+        incoming.write_bytes(content)
+        shutil.chown(incoming, owner, group)
+        incoming.chmod(mode)
         with incoming.open("rb") as written:
             os.fsync(written.fileno())
-        incoming.replace(file.path)
+        incoming.replace(path)
     finally:
         shutil.rmtree(incoming.parent, ignore_errors=True)
 
 
+def can_check(file: File, image: str | None) -> bool:
+    """Tell whether what checks a file is there."""
+    if image and not has_image(image):
+        return False
+    programs = [command.split()[0] for command in file.validate]
+    return all(shutil.which(program) for program in programs if not image or program.startswith("/opt/"))
+
+
 def put_in_place(
-    files: list[File], absent: list[Path], unit: str, check_mode: bool
-) -> tuple[set[str], list[dict[str, str]]]:
-    """Bring all files into the wanted state; return the units that have to read anew, and Ansible's diffs."""
+    files: list[File], absent: list[Path], unit: str, check_mode: bool, image: str | None = None
+) -> tuple[set[str], list[dict[str, str]], list[Copy]]:
+    """Bring all files into the wanted state.
+
+    Return the units that have to read anew, Ansible's diffs, and what was there before.
+    """
     different = [file for file in files if file.differs()]
     wanted = {file.path for file in files}
     found = [Path(name) for path in absent for name in sorted(glob.glob(str(path)))]
     superfluous = [path for path in found if path not in wanted]
     stale = {file.reader for file in different if file.reader} | ({unit} if superfluous else set())
     diffs = [file.diff() for file in different] + [diff_of_absent(path) for path in superfluous]
-    with tempfile.TemporaryDirectory(prefix="systemd-app-") as folder:
-        staged = {str(file.path): stage(file, Path(folder)) for file in (files if different else [])}
-        for file in different:
+    copies = [Copy.of(path) for path in (*(file.path for file in different), *superfluous)]
+    with tempfile.TemporaryDirectory(prefix="systemd-app-") as name:
+        folder = Path(name)
+        staged = {str(file.path): stage(file, folder) for file in (files if different else [])}
+        # Another image may refuse what the last one took. Its name is in the unit.
+        is_other_image = image and any(file.path.parent == UNIT_FOLDER for file in different)
+        for file in files if is_other_image else different:
             # Before the first installation the program that would check the file isn't there yet.
-            if not (check_mode and any(shutil.which(command.split()[0]) is None for command in file.validate)):
-                check(file, staged[str(file.path)])
+            if file.validate and not (check_mode and not can_check(file, image)):
+                check(file, staged[str(file.path)], folder, image)
         if not check_mode:
             for file in different:
                 move_in(file, staged[str(file.path)])
             for path in superfluous:
                 path.unlink()
-    return stale, diffs
+    return stale, diffs, copies

@@ -120,6 +120,8 @@ def carry_out(unit: str, action: str) -> None:
         systemctl("daemon-reload")
     elif action == "enable":
         systemctl("enable", unit)
+    elif action == "stop":
+        systemctl("stop", unit)
     else:
         # A unit that has given up earlier gets a fresh count of its tries; for one that hasn't, this fails.
         subprocess.run(["systemctl", "reset-failed", unit], capture_output=True, check=False)
