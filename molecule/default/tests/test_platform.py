@@ -112,7 +112,8 @@ def test_a_failing_request_leaves_its_stack_trace_and_trace_id(host: Any) -> Non
 
 def test_the_journal_is_searchable(host: Any) -> None:
     mark = unique("probe")
-    host.check_output(f"logger -t probe {mark}")
+    # What `logger` writes has no unit where it has ended before journald looks for it.
+    host.check_output(f"systemd-run --quiet --wait --property=SyslogIdentifier=probe echo {mark}")
     (line,) = eventually(lambda: find_lines(host, f'{{job="systemd-journal"}} | identifier="probe" |= "{mark}"'))
     assert line.labels["unit"]
     assert (line.labels["environment"], line.labels["host"]) == ("dev", "default-debian12")
