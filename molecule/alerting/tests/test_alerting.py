@@ -175,6 +175,38 @@ def test_a_unit_that_fails_is_told_of_to_the_program_alone(host: Any, told: List
     assert not [mail for mail in told.mails if "UnitFailed" in mail["Subject"]]
 
 
+@pytest.fixture
+def disk(host: Any) -> Iterator[str]:
+    """A small disk. Memory is no disk to the rules, so another file system lies on it."""
+    path = f"/srv/{unique('disk')}"
+    host.check_output(
+        f"mkdir -p /srv/memory /srv/empty {path} && mount -t tmpfs -o size=64m memory /srv/memory && "
+        f"mkdir /srv/memory/upper /srv/memory/work && mount -t overlay data {path} "
+        "-o lowerdir=/srv/empty,upperdir=/srv/memory/upper,workdir=/srv/memory/work"
+    )
+    yield path
+    host.check_output(f"umount {path} /srv/memory; rm -rf /srv/memory /srv/empty {path}")
+
+
+def test_a_disk_that_fills_is_told_of_before_it_is_full_and_again_when_it_is(
+    host: Any, told: Listeners, disk: str
+) -> None:
+    filling, full = ({"alertname": name, "mountpoint": disk} for name in ("DiskFilling", "DiskFull"))
+    eventually(lambda: samples(host, f'node_filesystem_avail_bytes{{mountpoint="{disk}"}}', PROMETHEUS))
+    host.check_output(f"head -c 45M /dev/zero > {disk}/filler")
+    (alert,) = eventually(lambda: told.alerts("firing", **filling), otherwise=lambda: journal(host, *UNITS))[:1]
+    assert re.fullmatch(rf"{disk} on alerting-debian12 is full in 0\.\d days", alert["annotations"]["summary"])
+    assert not told.alerts("firing", **full)
+    host.check_output(f"head -c 15M /dev/zero >> {disk}/filler")
+    (alert,) = eventually(lambda: told.alerts("firing", **full), otherwise=lambda: journal(host, *UNITS))[:1]
+    assert re.fullmatch(rf"Only 6\.\d+% of {disk} on alerting-debian12 is free", alert["annotations"]["summary"])
+    # Somebody has to act now, so people are told as well; of what was a warning, they weren't.
+    eventually(lambda: told.mails_about("[FIRING:1] DiskFull (staging)"))
+    assert not [mail for mail in told.mails if "DiskFilling" in mail["Subject"]]
+    host.check_output(f"rm {disk}/filler")
+    eventually(lambda: told.alerts("resolved", **full), otherwise=lambda: journal(host, *UNITS))
+
+
 def test_the_doctor_tells_what_is_looked_at_and_who_is_told() -> None:
     code, output = run_playbook("playbooks/doctor.yml")
     assert code == 0, output
