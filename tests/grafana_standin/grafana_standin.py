@@ -2,8 +2,8 @@
 """A stand-in for Grafana, for tests on machines that cannot download the real one. Never deploy it.
 
 It answers as Grafana 12 does for what this platform uses: its command line, its ini files, the provisioning of
-datasources and dashboards, sign-in, accounts, and queries that really ask Loki and Prometheus. It says everywhere that
-it is a stand-in.
+datasources and dashboards, sign-in, accounts, and queries that really ask Loki and Prometheus. It keeps alert rules and
+who is told of them, as the API for that does, but evaluates none. It says everywhere that it is a stand-in.
 Beside it in the archive (build.py): ../conf/defaults.ini, ../VERSION, and PyYAML in ../lib.
 """
 
@@ -35,7 +35,7 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Callable, NoReturn, TextIO
+from typing import Any, Callable, ClassVar, NoReturn, TextIO
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 HOME = Path(__file__).resolve().parent.parent
@@ -61,6 +61,7 @@ create table if not exists data_source (
 create table if not exists dashboard (
     id integer primary key, uid text unique, title text, is_folder int, folder_uid text, data text, version int,
     created text, updated text, provider text, external_id text, check_sum text);
+create table if not exists alerting (kind text, name text, model text, primary key (kind, name));
 """
 
 
@@ -663,7 +664,9 @@ class Grafana:
             "GET /api/dashboards/uid/([^/]+)": self.dashboard,
             "GET /api/search": self.search,
             "GET /api/folders": self.folders,
+            "POST /api/folders": self.make_folder,
             "DELETE /api/folders/([^/]+)": self.delete_folder,
+            **Alerting(self.store).routes,
         }
 
     def provision(self) -> None:
@@ -1056,6 +1059,14 @@ class Grafana:
         rows = self.stored("is_folder order by lower(title)")
         return [{"id": row["id"], "uid": row["uid"], "title": row["title"]} for row in rows]
 
+    def make_folder(self, request: Request) -> Json:
+        """Answer POST /api/folders."""
+        row = (request.body["uid"], request.body["title"])
+        if self.stored("is_folder and (uid = ? or title = ?)", *row):
+            raise Answer(409, {"message": "a folder with the same name already exists in the current location"})
+        self.change("insert into dashboard (uid, title, is_folder) values (?, ?, 1)", *row)
+        return {"uid": row[0], "title": row[1]}
+
     def delete_folder(self, request: Request) -> Json:
         """Answer DELETE /api/folders/<uid>, which takes along what is in it, unless that is provisioned."""
         for row in self.stored("is_folder and uid = ?", request.args[0]):
@@ -1063,9 +1074,163 @@ class Grafana:
                 inside = db.execute("select provider from dashboard where folder_uid = ?", (row["uid"],)).fetchall()
                 if any(it["provider"] for it in inside):
                     raise Answer(400, {"message": "provisioned dashboard cannot be deleted"})
+                if any(rule["folderUID"] == row["uid"] for rule in Alerting(self.store).all_of("rule")):
+                    raise Answer(400, {"message": "folder cannot be deleted: folder is not empty"})
                 db.execute("delete from dashboard where uid = ? or folder_uid = ?", (row["uid"], row["uid"]))
             return {"message": f"Folder {row['title']} deleted", "title": row["title"], "id": row["id"]}
         raise Answer(404, {"message": "folder not found", "status": "not-found"})
+
+
+class Alerting:
+    """Alert rules and who is told of them, kept as the API for provisioning takes them."""
+
+    # What a contact point of each type can't do without.
+    REQUIRED: ClassVar[dict[str, str]] = {
+        "email": "addresses",
+        "webhook": "url",
+        "slack": "url",
+        "pagerduty": "integrationKey",
+    }
+    DEFAULT_POINT: ClassVar[Json] = {
+        "uid": "",
+        "name": "email receiver",
+        "type": "email",
+        "settings": {"addresses": "<example@email.com>"},
+    }
+    DEFAULT_POLICY: ClassVar[Json] = {
+        "receiver": "grafana-default-email",
+        "group_by": ["grafana_folder", "alertname"],
+    }
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        api = "/api/v1/provisioning"
+        self.routes: Routes = {
+            f"GET {api}/alert-rules": lambda _: self.all_of("rule"),
+            f"DELETE {api}/alert-rules/([^/]+)": lambda request: self.delete("rule", request.args[0]),
+            f"PUT {api}/folder/([^/]+)/rule-groups/([^/]+)": self.put_group,
+            f"GET {api}/contact-points/export": self.export_points,
+            f"POST {api}/contact-points": lambda request: self.put_point(request.body),
+            f"PUT {api}/contact-points/([^/]+)": lambda request: self.put_point(request.body, request.args[0]),
+            f"DELETE {api}/contact-points/([^/]+)": self.delete_point,
+            f"GET {api}/policies": lambda _: self.policy,
+            f"PUT {api}/policies": self.put_policy,
+            f"DELETE {api}/policies": lambda _: self.put("policy", "", self.DEFAULT_POLICY),
+            f"GET {api}/mute-timings": lambda _: self.all_of("mute"),
+            f"POST {api}/mute-timings": lambda request: self.put("mute", request.body["name"], request.body, 201),
+            f"PUT {api}/mute-timings/([^/]+)": lambda request: self.put("mute", request.args[0], request.body),
+            f"DELETE {api}/mute-timings/([^/]+)": self.delete_mute,
+            f"GET {api}/templates": lambda _: self.all_of("template") or None,
+            f"PUT {api}/templates/([^/]+)": lambda request: self.put(
+                "template", request.args[0], {"name": request.args[0], "template": request.body["template"].strip()}
+            ),
+            f"DELETE {api}/templates/([^/]+)": lambda request: self.delete("template", request.args[0]),
+            "GET /api/prometheus/grafana/api/v1/rules": self.states,
+        }
+
+    def all_of(self, kind: str) -> list[Json]:
+        """Return everything of a kind."""
+        with self.store.open() as db:
+            rows = db.execute("select model from alerting where kind = ? order by rowid", (kind,)).fetchall()
+        return [json.loads(row["model"]) for row in rows]
+
+    def put(self, kind: str, name: str, model: Json, status: int = 202) -> Answer:
+        """Keep something."""
+        row = (kind, name, json.dumps({**model, "provenance": "api"}))
+        with self.store.open() as db:
+            db.execute("insert or replace into alerting values (?, ?, ?)", row)
+        return Answer(status, model)
+
+    def delete(self, kind: str, name: str) -> Answer:
+        """Forget something."""
+        with self.store.open() as db:
+            db.execute("delete from alerting where kind = ? and name = ?", (kind, name))
+        return Answer(204, "")
+
+    @property
+    def policy(self) -> Json:
+        """The tree of policies."""
+        return next(iter(self.all_of("policy")), self.DEFAULT_POLICY)
+
+    @property
+    def used(self) -> list[Json]:
+        """All routes of the tree, and its root."""
+        return [self.policy, *self.policy.get("routes", [])]
+
+    def put_group(self, request: Request) -> Json:
+        """Answer PUT …/rule-groups/<name>, which replaces the group's rules; Grafana asks no data source for them."""
+        folder, name = request.args
+        body = request.body
+        if body["interval"] <= 0 or body["interval"] % 10:
+            message = f"invalid alert rule: interval ({body['interval']}s) should be non-zero and divided exactly by"
+            raise Answer(400, {"message": f"{message} scheduler interval: 10"})
+        kept = {rule["uid"] for rule in body["rules"]}
+        for rule in self.all_of("rule"):
+            if (rule["folderUID"], rule["ruleGroup"]) == (folder, name) and rule["uid"] not in kept and kept:
+                self.delete("rule", rule["uid"])
+        for rule in body["rules"]:
+            self.put("rule", rule["uid"], {**rule, "folderUID": folder, "ruleGroup": name})
+        return dict(body)
+
+    def export_points(self, request: Request) -> Json:
+        """Answer GET …/contact-points/export; those with one name are one receiver."""
+        hides = request.params.get("decrypt") != ["true"]
+        receivers: dict[str, Json] = {}
+        for point in [self.DEFAULT_POINT, *self.all_of("point")]:
+            shown = {key: point[key] for key in ("uid", "type", "settings")}
+            if hides:
+                shown["settings"] = dict.fromkeys(shown["settings"], "[REDACTED]")
+            receiver = receivers.setdefault(point["name"], {"orgId": 1, "name": point["name"], "receivers": []})
+            receiver["receivers"].append({**shown, "disableResolveMessage": False})
+        return {"apiVersion": 1, "contactPoints": list(receivers.values())}
+
+    def put_point(self, point: Json, uid: str = "") -> Answer:
+        """Answer POST …/contact-points, and PUT …/contact-points/<uid>."""
+        known = [it["uid"] for it in self.all_of("point")]
+        if uid and uid not in known:
+            raise Answer(404, {"message": f"object not found: contact point with uid '{uid}' not found"})
+        if not point["settings"].get(self.REQUIRED[point["type"]]):
+            message = f'invalid object specification: failed to validate integration "{point["name"]}"'
+            raise Answer(400, {"message": f'{message} of type "{point["type"]}"'})
+        return self.put("point", uid or point["uid"], point)
+
+    def delete_point(self, request: Request) -> Answer:
+        """Answer DELETE …/contact-points/<uid>."""
+        points = self.all_of("point")
+        (name,) = [point["name"] for point in points if point["uid"] == request.args[0]] or [""]
+        is_last = [point["name"] for point in points].count(name) == 1
+        if is_last and any(route["receiver"] == name for route in self.used):
+            raise Answer(409, {"message": "Contact point is currently referenced by a notification policy."})
+        return self.delete("point", request.args[0])
+
+    def put_policy(self, request: Request) -> Answer:
+        """Answer PUT …/policies."""
+        body = request.body
+        known = {"grafana-default-email", *(point["name"] for point in self.all_of("point"))}
+        times = {it["name"] for it in self.all_of("mute")}
+        for route in [body, *body.get("routes", [])]:
+            if route["receiver"] not in known:
+                message = f"Invalid format of the submitted route: receiver '{route['receiver']}' does not exist."
+                raise Answer(400, {"message": message, "statusCode": 400})
+            route.get("object_matchers", []).sort()
+            for name in set(route.get("mute_time_intervals", [])) - times:
+                raise Answer(400, {"message": f"Invalid format of the submitted route: undefined time {name}"})
+        self.put("policy", "", body)
+        return Answer(202, {"message": "policies updated"})
+
+    def delete_mute(self, request: Request) -> Answer:
+        """Answer DELETE …/mute-timings/<name>."""
+        if any(request.args[0] in route.get("mute_time_intervals", []) for route in self.used):
+            raise Answer(409, {"message": "Conflict", "extra": {"UsedByRoutes": True}})
+        return self.delete("mute", request.args[0])
+
+    def states(self, _: Request) -> Json:
+        """Answer GET /api/prometheus/grafana/api/v1/rules; nothing has been evaluated."""
+        rules = [
+            {"name": rule["title"], "uid": rule["uid"], "state": "inactive", "health": "unknown", "alerts": []}
+            for rule in self.all_of("rule")
+        ]
+        return {"status": "success", "data": {"groups": [{"name": "stand-in", "rules": rules}] if rules else []}}
 
 
 class Request(BaseHTTPRequestHandler):

@@ -10,7 +10,8 @@ import pytest
 from fake_systemd import Systemd
 
 # Where Ansible finds what the modules of a role share.
-ansible.module_utils.__path__.append(str(Path(__file__).resolve().parents[2] / "roles/systemd_app/module_utils"))
+for role in ("systemd_app", "grafana_org"):
+    ansible.module_utils.__path__.append(str(Path(__file__).resolve().parents[2] / f"roles/{role}/module_utils"))
 
 
 @pytest.fixture

@@ -22,6 +22,13 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
+from ansible.module_utils.grafana_alerting import converge_alerting
+from ansible.module_utils.grafana_client import Grafana as Client
+from ansible.module_utils.grafana_client import GrafanaError
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from roles.grafana_org.filter_plugins.grafana_alerting import grafana_alerting
 
 STAND_IN = Path(__file__).resolve().parent.parent / "grafana_standin"
 REAL = os.environ.get("GRAFANA_ARCHIVE")
@@ -866,3 +873,119 @@ def test_bad_dashboard_provider_stops_the_start(fresh: Grafana) -> None:
         "apiVersion: 1\nproviders: [{name: a, options: {}}]\n"
     )
     assert fresh.launch().wait(START_TIMEOUT) == 1
+
+
+# --- Alerts ---
+
+ERRORS = {
+    "source": "loki",
+    "expr": "sum by (job) (rate({x=~`.+`}[5m]))",
+    "above": 0.1,
+    "for": "90m",
+    "severity": "critical",
+    "summary": "{job} writes {value:percentage}",
+}
+NIGHTS = [{"times": [{"start_time": "22:00", "end_time": "24:00"}], "weekdays": ["monday:friday"]}]
+ALL: dict[str, Any] = {
+    "name": "all",
+    "webhook": {"url": "http://127.0.0.1:1/a", "token": "a-token"},
+    "slack": {"url": "http://127.0.0.1:1/b", "channel": "#b"},
+    "pagerduty": {"routing_key": "a-key", "url": "http://127.0.0.1:1/c"},
+}
+TOLD: dict[str, Any] = {
+    "receivers": [{"name": "ops", "email": ["ops@example.org", "ada@example.org"]}, ALL],
+    "routes": [
+        {"receiver": "all", "match": {"severity": ["critical", "warning"], "job": "a-b"}, "continue": True},
+        {"receiver": "ops", "match": {"severity": "info"}, "mute": ["nights"]},
+    ],
+    "mute_times": {"nights": NIGHTS},
+    "smtp": {"host": "127.0.0.1:1", "from": "a@example.org"},
+}
+NOBODY: dict[str, Any] = {"receivers": [], "routes": [], "mute_times": {}, "smtp": {}}
+
+
+def have_alerts(grafana: Grafana, rules: dict[str, Any], told: dict[str, Any] = TOLD) -> list[str]:
+    """Have Grafana's alerts as the role does; return what was done."""
+    client = Client(f"http://127.0.0.1:{grafana.port}", "chief", PASSWORD, check_mode=False)
+    converge_alerting(client, grafana_alerting(rules, told, {"group_wait": "90s"}, ["loki"]))
+    return list(client.done)
+
+
+def rules_of(grafana: Grafana) -> dict[str, str]:
+    """Return the rules that there are, each with its group."""
+    return {it["title"]: it["ruleGroup"] for it in grafana.ask("/api/v1/provisioning/alert-rules").json}
+
+
+@pytest.fixture
+def alerted(fresh: Grafana) -> Grafana:
+    """A Grafana with two rules and all kinds of receivers."""
+    fresh.datasources(DATASOURCES)
+    fresh.start()
+    have_alerts(fresh, {"Errors": ERRORS, "Silence": {**ERRORS, "interval": "5m"}})
+    return fresh
+
+
+def test_alerts_are_found_as_they_were_made(alerted: Grafana) -> None:
+    assert rules_of(alerted) == {"Errors": "logstead-1m", "Silence": "logstead-5m"}
+    assert have_alerts(alerted, {"Errors": ERRORS, "Silence": {**ERRORS, "interval": "5m"}}) == []
+    policy = alerted.ask("/api/v1/provisioning/policies").json
+    assert (policy["receiver"], policy["group_wait"], policy["provenance"]) == ("ops", "1m30s", "api")
+
+
+def test_only_what_is_changed_of_alerts_is_set_and_what_is_retired_goes(alerted: Grafana) -> None:
+    assert have_alerts(alerted, {"Errors": {**ERRORS, "above": 0.2}}) == [
+        "set the rules Errors",
+        "removed the rule Silence",
+    ]
+    assert rules_of(alerted) == {"Errors": "logstead-1m"}
+    changed = {**ERRORS, "above": 0.2, "interval": "5m"}
+    assert have_alerts(alerted, {"Errors": changed}) == ["set the rules Errors"]
+    assert rules_of(alerted) == {"Errors": "logstead-5m"}
+    without_token = {**ALL, "webhook": {"url": "http://127.0.0.1:1/a"}}
+    fewer = {**TOLD, "receivers": [without_token], "routes": [], "mute_times": {}}
+    assert have_alerts(alerted, {"Errors": changed}, fewer) == [
+        "changed the contact point all (webhook)",
+        "set who is told of what",
+        "removed the contact point ops",
+        "removed the times logstead-nights",
+    ]
+    exported = alerted.ask("/api/v1/provisioning/contact-points/export?decrypt=true&format=json").text
+    assert "a-key" in exported
+    assert "a-token" not in exported
+    have_alerts(alerted, {"Errors": changed}, NOBODY)
+    assert have_alerts(alerted, {"Errors": changed}, NOBODY) == []
+
+
+def test_without_rules_nothing_of_alerts_is_left(alerted: Grafana) -> None:
+    have_alerts(alerted, {})
+    assert rules_of(alerted) == {}
+    assert alerted.ask("/api/v1/provisioning/policies").json["receiver"] == "grafana-default-email"
+    assert "logstead" not in alerted.ask("/api/v1/provisioning/contact-points/export?format=json").text
+    assert alerted.ask("/api/v1/provisioning/mute-timings").json == []
+    assert alerted.ask("/api/v1/provisioning/templates").json in (None, [])
+    assert "logstead-alerts" not in alerted.ask("/api/folders").text
+
+
+def test_a_query_or_a_contact_point_that_is_refused_leaves_what_is_there(alerted: Grafana) -> None:
+    before = [alerted.ask(f"/api/v1/provisioning/{kind}").text for kind in ("alert-rules", "policies", "mute-timings")]
+    with pytest.raises(GrafanaError, match=r"the rule Bad is refused by loki: .*parse error at line 1"):
+        have_alerts(alerted, {"Bad": {**ERRORS, "expr": "sum(broken("}})
+    bad = {"name": "bad", "pagerduty": {"routing_key": "a-key", "url": "http://127.0.0.1:1/c"}}
+    wanted = grafana_alerting({"Errors": ERRORS}, {**TOLD, "receivers": [bad], "routes": []}, {}, ["loki"])
+    wanted["contact_points"][0]["secrets"] = {}
+    with pytest.raises(GrafanaError, match=r"Grafana answers 400 .*the contact point bad"):
+        converge_alerting(Client(f"http://127.0.0.1:{alerted.port}", "chief", PASSWORD, check_mode=False), wanted)
+    after = [alerted.ask(f"/api/v1/provisioning/{kind}").text for kind in ("alert-rules", "policies", "mute-timings")]
+    assert after == before
+
+
+def test_a_folder_with_rules_is_not_deleted_and_references_are_kept(alerted: Grafana) -> None:
+    assert alerted.ask("/api/folders/logstead-alerts", method="DELETE").status == 400
+    points = "/api/v1/provisioning/contact-points"
+    assert alerted.ask(f"{points}/logstead-ops-email", method="DELETE").status == 409
+    assert alerted.ask("/api/v1/provisioning/mute-timings/logstead-nights", method="DELETE").status == 409
+    missing = alerted.ask("/api/v1/provisioning/policies", body={"receiver": "none"}, method="PUT")
+    assert (missing.status, "does not exist" in missing.text) == (400, True)
+    group = {"title": "x", "folderUid": "logstead-alerts", "interval": 15, "rules": []}
+    path = "/api/v1/provisioning/folder/logstead-alerts/rule-groups/x"
+    assert alerted.ask(path, body=group, method="PUT").status == 400

@@ -125,6 +125,20 @@ def test_alerts_need_an_alertmanager_where_it_is_to_tell_of_them() -> None:
     assert problems_of(asked(**given)) == []
 
 
+def test_alerts_need_a_grafana_where_it_is_to_tell_of_them_and_rules_that_it_takes() -> None:
+    given: dict[str, Any] = {"platform_alert_engine": "grafana", "platform_alerts": {"Down": DOWN | {"interval": "1m"}}}
+    elsewhere = {**asked(**given), "groups": {}}
+    assert [text for text in problems_of(elsewhere) if "alert" in text] == [
+        "platform_alert_engine is grafana, but there is none: put a host in the group grafana."
+    ]
+    given["groups"] = {"grafana": ["g.example.org"]}
+    assert problems_of(asked(**given)) == []
+    assert "Grafana takes multiples of 10s" in only_problem(
+        **{**given, "platform_alerts": {"Down": DOWN | {"interval": "15s"}}}
+    )
+    assert "below is 'x'" in only_problem(**{**given, "platform_alerts": {"Up": {**DOWN, "below": "x"}}})
+
+
 def test_a_receiver_that_can_t_be_reached_is_told_of() -> None:
     ops = [{"name": "ops", "email": ["ops@example.org"]}]
     smtp = {"host": "smtp.example.org:587", "from": "logstead@example.org"}

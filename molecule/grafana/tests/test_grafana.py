@@ -90,7 +90,7 @@ def test_dashboards_are_there_with_fixed_uids_in_folders_with_fixed_uids(host: A
     found = dashboards(host)
     assert {uid for uid, folder in found.items() if folder == "logstead-log-platform"} == OURS
     assert (found["app-shop"], found["team"]) == ("logstead-applications", "logstead-team")
-    assert folders(host) == {"logstead-log-platform", "logstead-applications", "logstead-team"}
+    assert folders(host) == {"logstead-log-platform", "logstead-applications", "logstead-team", "logstead-alerts"}
     _, team = ask(host, "/api/dashboards/uid/team")
     assert (team["dashboard"]["title"], team["meta"]["provisioned"]) == ("A team's own", True)
     _, shop = ask(host, "/api/dashboards/uid/app-shop")
@@ -110,6 +110,46 @@ def test_people_and_programs_have_what_their_roles_allow(host: Any) -> None:
     bearer = "--header", f"Authorization: Bearer {token.content_string.strip()}"
     assert fetch(host, f"{GRAFANA}/api/org", *bearer)[0] == 200
     assert fetch(host, f"{GRAFANA}/api/org", *bearer, "--request", "PUT", "--data", '{"name": "Mine"}')[0] == 403
+
+
+def alerts(host: Any) -> set[str]:
+    """Return the alert rules that there are."""
+    return {it["title"] for it in ask(host, "/api/v1/provisioning/alert-rules")[1]}
+
+
+def contact_points(host: Any) -> set[tuple[str, str]]:
+    """Return who is told, and how."""
+    _, exported = ask(host, "/api/v1/provisioning/contact-points/export?format=json")
+    found = {(it["name"], point["type"]) for it in exported["contactPoints"] for point in it["receivers"]}
+    return {(name, kind) for name, kind in found if name in ("ops", "all")}
+
+
+ALL_POINTS = {("ops", "email"), ("all", "webhook"), ("all", "slack"), ("all", "pagerduty")}
+
+
+def test_alerts_are_there_with_who_is_told_of_them_and_when(host: Any) -> None:
+    assert alerts(host) == {"Kept", "Taken"}
+    assert contact_points(host) == ALL_POINTS
+    _, policy = ask(host, "/api/v1/provisioning/policies")
+    assert policy["receiver"] == "ops"
+    (route,) = policy["routes"]
+    assert (route["receiver"], route["mute_time_intervals"]) == ("all", ["logstead-nights"])
+    assert [it["name"] for it in ask(host, "/api/v1/provisioning/mute-timings")[1]] == ["logstead-nights"]
+    password = host.file("/etc/grafana/smtp_password")
+    assert (password.user, password.group, password.mode) == ("root", "grafana", 0o640)
+
+
+def test_a_rule_that_loki_would_not_take_is_refused_and_the_others_go_on(hosts: Hosts) -> None:
+    broken = {"source": "loki", "expr": "sum(rate({job=)", "above": 1, "severity": "info", "summary": "No"}
+    processes = hosts.check_output("systemctl show --property MainPID grafana")
+    code, output = run_playbook("molecule/grafana/converge.yml", more_rules={"Broken": broken})
+    assert code == 2, output
+    assert "the rule Broken is refused by loki: parse error" in output
+    assert "only-the-hook-knows" not in output
+    for host in hosts:
+        assert alerts(host) == {"Kept", "Taken"}
+        assert contact_points(host) == ALL_POINTS
+    assert hosts.check_output("systemctl show --property MainPID grafana") == processes
 
 
 def test_what_is_refused_leaves_what_is_there(hosts: Hosts) -> None:
@@ -144,10 +184,14 @@ def test_what_is_taken_off_the_lists_goes_and_people_can_come_back(hosts: Hosts)
     code, output = run_playbook("molecule/grafana/converge.yml", is_taken_off_the_lists=True)
     assert code == 0, output
     for host in hosts:
+        assert alerts(host) == {"Kept"}
+        assert contact_points(host) == set()
+        assert ask(host, "/api/v1/provisioning/policies")[1]["receiver"] == "grafana-default-email"
+        assert not host.file("/etc/grafana/smtp_password").exists
         assert ask(host, "/api/datasources/uid/second")[0] == 404
         assert ask(host, "/api/datasources/uid/loki")[0] == 200
         assert set(dashboards(host)) == OURS
-        assert folders(host) == {"logstead-log-platform"}
+        assert folders(host) == {"logstead-log-platform", "logstead-alerts"}
         assert fetch(host, f"{GRAFANA}/api/org", "--user", "ada:another-of-adas")[0] == 401
         assert ask(host, "/api/users/lookup?loginOrEmail=ada")[1]["isDisabled"] is True
         token = host.file("/root/ci.token").content_string.strip()
@@ -158,6 +202,8 @@ def test_what_is_taken_off_the_lists_goes_and_people_can_come_back(hosts: Hosts)
     code, output = run_playbook("molecule/grafana/converge.yml")
     assert code == 0, output
     for host in hosts:
+        assert alerts(host) == {"Kept", "Taken"}
+        assert contact_points(host) == ALL_POINTS
         assert set(dashboards(host)) == OURS | {"app-shop", "team"}
         assert fetch(host, f"{GRAFANA}/api/org", "--user", "ada:only-ada-knows")[0] == 200
         token = host.file("/root/ci.token").content_string.strip()
@@ -174,6 +220,6 @@ def test_calls_nobody_and_keeps_its_secrets(host: Any) -> None:
         "default_theme = light",
     ):
         assert line in settings.splitlines()
-    for secret in ("only-for-this-test", "only-for-this-test-too"):
+    for secret in ("only-for-this-test", "only-for-this-test-too", "only-the-post-knows", "only-the-hook-knows"):
         assert secret not in settings
         check_no_secret_is_readable(host, secret, "/etc", "/var/lib", "/run")

@@ -50,13 +50,13 @@ def alert_query(rule: Rule) -> str:
     return f"{query} and ({rule['when'].strip()})" if rule.get("when") else query
 
 
-def as_template(text: str, for_address: bool = False) -> str:
-    """Return a text with its placeholders as Prometheus and Loki know them."""
+def as_template(text: str, for_address: bool = False, value: str = "{{{{ $value | {form} }}}}") -> str:
+    """Return a text with its placeholders as Prometheus and Loki know them, or another engine by its own `value`."""
 
     def replaced(found: re.Match[str]) -> str:
         name, form = found[1], found[2]
         if name == "value":
-            return f"{{{{ $value | {FORMATS[form or 'number']} }}}}"
+            return value.format(form=FORMATS[form or "number"])
         return f"{{{{ $labels.{name} | urlquery }}}}" if for_address else f"{{{{ $labels.{name} }}}}"
 
     return PLACEHOLDER.sub(replaced, text.strip())

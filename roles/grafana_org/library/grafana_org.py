@@ -1,7 +1,7 @@
 #!/usr/bin/python
 # Copyright (c) logstead contributors
 # SPDX-License-Identifier: MIT
-"""Ansible module: have Grafana let its administrator in, show what it was provisioned with, and know who is listed."""
+"""Ansible module: have Grafana let its administrator in, show what it was given, know people, and tell of alerts."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from typing import Any
 from urllib.parse import quote
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.grafana_alerting import converge_alerting
 from ansible.module_utils.grafana_client import Grafana, GrafanaError
 from ansible.module_utils.grafana_provisioned import converge_provisioned
 
 DOCUMENTATION = r"""
 module: grafana_org
-short_description: Have Grafana let its administrator in, show what it was provisioned with, and know who is listed
+short_description: Have Grafana let its administrator in, show what it was given, know people, and tell of alerts
 description:
   - Grafana says that it is healthy before it has read what it is provisioned with, and ends a moment later if it
     can't. So this module waits until the administrator finds the data source and the dashboards.
@@ -29,6 +30,8 @@ description:
   - It talks to Grafana's HTTP API as the administrator, in the organization that the administrator is in.
   - Whom it has made, it remembers in a file. Who is in that file and no longer listed is disabled, and can be enabled
     again with everything that is theirs. Accounts that it hasn't made are left alone.
+  - Where alerts are given, it keeps rules, contact points, times, texts and the tree of policies in step, each query
+    having been answered once before. What is ours and no longer given goes; the tree then is Grafana's own again.
 options:
   url: {description: Address of Grafana., type: str, required: true}
   user: {description: Log-in name of the administrator., type: str, required: true}
@@ -71,7 +74,34 @@ options:
       name: {description: Name., type: str, required: true}
       role: {description: Role in the organization., type: str, choices: [viewer, editor, admin], default: viewer}
       token_file: {description: File for a token., type: path}
-  memory: {description: File in which it remembers whom it has made., type: path, required: true}
+  alerting:
+    description: Grafana's alerts, as the filter C(to_grafana_alerting) makes them; empty if there are to be none.
+    type: dict
+    suboptions:
+      groups:
+        description: Groups of rules, each with C(name), C(interval) (seconds) and C(rules).
+        type: list
+        elements: dict
+      contact_points:
+        description: How people and programs are told.
+        type: list
+        elements: dict
+        suboptions:
+          uid: {description: Its uid., type: str, required: true}
+          name: {description: Whom it is for., type: str, required: true}
+          type: {description: "Kind, such as C(email).", type: str, required: true}
+          settings: {description: Settings of its kind., type: dict, required: true}
+          secrets: {description: Further settings that must not be shown., type: dict}
+      policy: {description: The tree of policies., type: dict}
+      mute_times:
+        description: Times in which routes are silent, each with C(name) and C(time_intervals).
+        type: list
+        elements: dict
+      template: {description: "Texts that people are told, by C(define).", type: str}
+  memory:
+    description: File in which it remembers whom it has made, and whether there are alerts.
+    type: path
+    required: true
 author: [logstead contributors]
 """
 
@@ -169,17 +199,17 @@ def write(path: Path, text: str) -> None:
     beside.replace(path)
 
 
-def recall(path: Path) -> dict[str, list[str]]:
-    """Return whom this module has made before."""
-    known: dict[str, list[str]] = {"users": [], "service_accounts": []}
+def recall(path: Path) -> dict[str, Any]:
+    """Return whom this module has made before, and whether it has made alerts."""
+    known: dict[str, Any] = {"users": [], "service_accounts": [], "alerting": False}
     if path.is_file():
         known.update(json.loads(path.read_text()))
     return known
 
 
-def remember(grafana: Grafana, path: Path, users: set[str], accounts: set[str]) -> None:
-    """Keep in mind whom this module has made."""
-    known = {"users": sorted(users), "service_accounts": sorted(accounts)}
+def remember(grafana: Grafana, path: Path, users: set[str], accounts: set[str], alerting: bool) -> None:
+    """Keep in mind whom this module has made, and whether it has made alerts."""
+    known = {"users": sorted(users), "service_accounts": sorted(accounts), "alerting": alerting}
     if known != recall(path) and not grafana.check_mode:
         write(path, json.dumps(known, indent=2) + "\n")
 
@@ -190,8 +220,16 @@ def converge(grafana: Grafana, parameters: dict[str, Any]) -> None:
     known = recall(memory)
     users = {user["login"]: user for user in parameters["users"]}
     accounts = {account["name"]: account for account in parameters["service_accounts"]}
+    alerting = parameters["alerting"] or {}
+    has_alerts = bool(alerting.get("policy"))
     # First, as an interrupted run has made somebody maybe.
-    remember(grafana, memory, set(known["users"]) | set(users), set(known["service_accounts"]) | set(accounts))
+    remember(
+        grafana,
+        memory,
+        set(known["users"]) | set(users),
+        set(known["service_accounts"]) | set(accounts),
+        known["alerting"] or has_alerts,
+    )
 
     organization = converge_organization(grafana, parameters["name"], parameters["preferences"])
     for user in users.values():
@@ -210,7 +248,10 @@ def converge(grafana: Grafana, parameters: dict[str, Any]) -> None:
             if name in present and not present[name]["isDisabled"]:
                 path = f"/api/serviceaccounts/{present[name]['id']}"
                 grafana.do(f"disabled the service account {name}", "PATCH", path, {"isDisabled": True})
-    remember(grafana, memory, set(users), set(accounts))
+    # Others' alerts are left alone where there have never been any of ours.
+    if has_alerts or known["alerting"]:
+        converge_alerting(grafana, alerting)
+    remember(grafana, memory, set(users), set(accounts), has_alerts)
 
 
 def foresee(grafana: Grafana, parameters: dict[str, Any]) -> None:
@@ -261,6 +302,26 @@ def main() -> None:
                     "name": {"type": "str", "required": True},
                     "role": role,
                     "token_file": {"type": "path", "no_log": False},
+                },
+            },
+            "alerting": {
+                "type": "dict",
+                "options": {
+                    "groups": {"type": "list", "elements": "dict"},
+                    "contact_points": {
+                        "type": "list",
+                        "elements": "dict",
+                        "options": {
+                            "uid": {"type": "str", "required": True},
+                            "name": {"type": "str", "required": True},
+                            "type": {"type": "str", "required": True},
+                            "settings": {"type": "dict", "required": True},
+                            "secrets": {"type": "dict", "no_log": True},
+                        },
+                    },
+                    "policy": {"type": "dict"},
+                    "mute_times": {"type": "list", "elements": "dict"},
+                    "template": {"type": "str"},
                 },
             },
             "memory": {"type": "path", "required": True},

@@ -67,7 +67,7 @@ class Grafana:
         if self.check_mode:
             return {}
         status, answer = self.send(method, path, body)
-        if status not in (200, 201):
+        if not 200 <= status < 300:
             raise GrafanaError(f"Grafana answers {status} to {method} {path} ({what}): {answer}")
         return answer
 

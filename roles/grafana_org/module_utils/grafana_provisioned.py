@@ -12,6 +12,7 @@ from ansible.module_utils.grafana_client import NO_ANSWER, Grafana, GrafanaError
 
 POLL_SECONDS = 0.3
 OUR_FOLDERS = "logstead-"
+ALERTS_FOLDER = "logstead-alerts"  # has no dashboards
 
 
 def set_password(command: str, password: str) -> None:
@@ -84,7 +85,7 @@ def is_empty(grafana: Grafana, folder: str, deadline: float) -> bool:
 def remove_folders(grafana: Grafana, wanted: set[str], deadline: float) -> None:
     """Remove our folders that are no longer wanted and that hold nothing."""
     present = {folder["uid"] for folder in found(grafana, "/api/folders?limit=1000") or []}
-    for uid in sorted(present - wanted):
+    for uid in sorted(present - wanted - {ALERTS_FOLDER}):
         is_ours_and_empty = uid.startswith(OUR_FOLDERS) and is_empty(grafana, uid, deadline)
         # Grafana itself refuses to remove a folder with rules for alerts.
         if is_ours_and_empty and grafana.ask(f"/api/folders/{uid}", "DELETE")[0] == 200:

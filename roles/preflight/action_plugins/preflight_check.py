@@ -200,9 +200,14 @@ def check_alerts(asked: Variables) -> Problems:
     engine = asked.get("platform_alert_engine")
     if engine == "alertmanager" and not asked.get("platform_alertmanager_url"):
         yield "platform_alert_engine is alertmanager, but there is none: put a host in the group alertmanager."
-    if "platform_rules" in asked:
-        for problem in filters_of("alert_rules", "alert_rules").rule_problems(asked["platform_rules"]):
-            yield f"platform_alert_rules with platform_alert_overrides, platform_recording_rules: {problem}"
+    if engine == "grafana" and not asked.get("groups", {}).get("grafana"):
+        yield "platform_alert_engine is grafana, but there is none: put a host in the group grafana."
+    rules = [asked[name] for name in ("platform_alerts", "platform_rules") if name in asked]
+    problems = [problem for each in rules for problem in filters_of("alert_rules", "alert_rules").rule_problems(each)]
+    if engine == "grafana" and isinstance(asked.get("platform_alerts"), Mapping):
+        problems += filters_of("grafana_org", "grafana_alerting").interval_problems(asked["platform_alerts"])
+    for problem in dict.fromkeys(problems):
+        yield f"platform_alert_rules with platform_alert_overrides, platform_recording_rules: {problem}"
     told = [asked.get(f"platform_alert_{name}") or shape() for name, shape in TOLD.items()]
     # What has another shape has been complained of already.
     if all(isinstance(value, shape) for value, shape in zip(told, TOLD.values())):
