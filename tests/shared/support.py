@@ -113,11 +113,10 @@ def check_service(host: Any, name: str) -> None:
     assert unit.is_running, journal(host, name)
     # `static` and `linked` make systemctl succeed as well, so the word counts.
     assert host.check_output(f"systemctl is-enabled {name}.service") == "enabled"
+    process = process_of(host, name)
     if is_container(host, name):
-        process = host.check_output(f"podman inspect --format '{{{{.State.Pid}}}}' {name}")
         check_container(host, name, process)
     else:
-        process = host.check_output(f"systemctl show --property MainPID --value {name}.service")
         assert exposure(host, name) <= 2.0
     assert host.check_output(f"stat --format %U /proc/{process}") == name
 
@@ -125,6 +124,13 @@ def check_service(host: Any, name: str) -> None:
 def is_container(host: Any, name: str) -> bool:
     """Tell whether a part of the platform runs in a container."""
     return bool(host.run(f"podman container exists {name}").rc == 0)
+
+
+def process_of(host: Any, name: str) -> str:
+    """Return the number of a part's process: in a container, not podman's, which is the unit's."""
+    if is_container(host, name):
+        return str(host.check_output(f"podman inspect --format '{{{{.State.Pid}}}}' {name}"))
+    return str(host.check_output(f"systemctl show --property MainPID --value {name}.service"))
 
 
 def check_container(host: Any, name: str, process: str) -> None:

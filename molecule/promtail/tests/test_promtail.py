@@ -13,7 +13,19 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from support import Hosts, Line, ask_loki, check_service, eventually, fetch, find_lines, find_sample, journal, unique
+from support import (
+    Hosts,
+    Line,
+    ask_loki,
+    check_service,
+    eventually,
+    fetch,
+    find_lines,
+    find_sample,
+    journal,
+    process_of,
+    unique,
+)
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 SPAN_ID = "b7ad6b7169203331"
@@ -74,7 +86,7 @@ def test_can_read_logs_but_not_the_passwords(hosts: Hosts) -> None:
     for host in hosts:
         assert host.run(f"{run} head -c1 /var/log/app/app.log").rc == 0
         assert host.run(f"{run} head -c1 /etc/shadow").rc != 0
-        process = host.check_output("systemctl show --property MainPID --value promtail.service")
+        process = process_of(host, "promtail")
         names = host.check_output(f"id -Gn promtail; grep -E '^(Uid|Gid|CapEff)' /proc/{process}/status")
         assert "root" not in names.split()
         assert "CapEff:\t0000000000000000" in names
