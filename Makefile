@@ -53,7 +53,7 @@ test-unit: mirror ## Run the tests that need no host (about a minute)
 .PHONY: test
 test: lint mirror ## Run everything: lint, unit tests, and every scenario on real hosts
 	trap 'python tests/hosts/hosts.py down --all' EXIT; python tests/hosts/hosts.py down --all; \
-	  pytest --numprocesses 2 --dist worksteal demo_app/tests tests/unit tests/scenarios
+	  pytest --numprocesses 3 --dist worksteal demo_app/tests tests/unit tests/scenarios
 
 .PHONY: test-scenario
 test-scenario: mirror ## Run one scenario: make test-scenario NAME=loki

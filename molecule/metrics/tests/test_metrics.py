@@ -6,7 +6,18 @@ import json
 from typing import Any
 
 import pytest
-from support import PROMETHEUS, ask_prometheus, check_service, eventually, fetch, journal, run_playbook, samples, unique
+from support import (
+    PROMETHEUS,
+    ask_prometheus,
+    check_service,
+    eventually,
+    fetch,
+    is_container,
+    journal,
+    run_playbook,
+    samples,
+    unique,
+)
 
 UNITS = ("prometheus", "alertmanager", "node-exporter")
 BROKEN = {"source": "prometheus", "expr": "rate(up[", "above": 1, "severity": "info", "summary": "No"}
@@ -55,7 +66,9 @@ def test_a_target_that_is_stopped_is_down_until_it_is_back(host: Any) -> None:
 
 def test_what_others_send_is_kept_over_a_kill(host: Any) -> None:
     name = unique("pushed").replace("-", "_")
-    host.check_output(f"printf '{name} 42\\n' | /opt/prometheus/current/promtool push metrics {PROMETHEUS}")
+    is_contained = is_container(host, "prometheus")
+    promtool = "podman exec -i prometheus promtool" if is_contained else "/opt/prometheus/current/promtool"
+    host.check_output(f"printf '{name} 42\\n' | {promtool} push metrics {PROMETHEUS}")
     assert eventually(lambda: samples(host, name))[0][1] == 42
     host.check_output("systemctl kill --signal SIGKILL prometheus.service")
     eventually(lambda: fetch(host, f"{PROMETHEUS}/-/ready")[0] == 200, otherwise=lambda: journal(host, "prometheus"))

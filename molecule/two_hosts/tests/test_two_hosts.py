@@ -29,18 +29,19 @@ def store() -> Any:
 
 
 def test_each_host_has_its_parts_and_no_other(app: Any, store: Any) -> None:
-    installed = "ls -d /opt/*/current"
+    # A release, or the record of images that containers run from.
+    installed = "for path in /opt/*/current /opt/*/images; do [ -e $path ] && dirname $path; done; true"
     assert app.check_output(installed).split() == [
-        "/opt/demo-app/current",
-        "/opt/node-exporter/current",
-        "/opt/promtail/current",
+        "/opt/demo-app",
+        "/opt/node-exporter",
+        "/opt/promtail",
     ]
     assert store.check_output(installed).split() == [
-        "/opt/grafana/current",
-        "/opt/loki/current",
-        "/opt/node-exporter/current",
-        "/opt/prometheus/current",
-        "/opt/promtail/current",
+        "/opt/grafana",
+        "/opt/loki",
+        "/opt/node-exporter",
+        "/opt/prometheus",
+        "/opt/promtail",
     ]
 
 
