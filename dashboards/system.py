@@ -12,7 +12,8 @@ STREAMS = f'{{{JOB}, environment=~"$environment", service_name=~"$service", host
 # Whatever the chosen service: these are told by systemd, sshd, sudo and the kernel.
 HOSTS = f'{{{JOB}, environment=~"$environment", host=~"$host"}}'
 SYSTEMD = f'{HOSTS} | identifier="systemd"'
-SSHD = f'{HOSTS} | identifier=~"sshd|sshd-session"'
+# With anchors: without, Loki takes several words for texts that are contained.
+SSHD = f'{HOSTS} | identifier=~"^(sshd|sshd-session)$"'
 CONTAINERS = f'{{{JOB}, environment=~"$environment", host=~"$host", unit=~"(libpod|docker|podman|containerd|crio).*"}}'
 
 FAILED_UNITS = f"{SYSTEMD} |= `Failed with result` | regexp `^(?P<failed>\\S+): Failed with result`"
@@ -20,7 +21,9 @@ LOGINS = f"{SSHD} |~ `^Accepted ` | regexp `^Accepted \\S+ for (?P<person>\\S+) 
 REFUSED = f"{SSHD} |~ `^(Failed|Invalid user|Connection (closed|reset) by (invalid|authenticating))`"
 SUDO = f'{HOSTS} | identifier="sudo" |= `COMMAND=`'
 # By name: Loki's own lines hold the queries that ask for these words.
-OOM = f"{HOSTS} | identifier=~`kernel|systemd|systemd-oomd` |~ `(?i)out of memory|oom-kill|killed by the oom killer`"
+OOM = (
+    f"{HOSTS} | identifier=~`^(kernel|systemd|systemd-oomd)$` |~ `(?i)out of memory|oom-kill|killed by the oom killer`"
+)
 # A person's own systemd says so as well, in another unit.
 BOOTS = f"{SYSTEMD} | unit=`init.scope` |~ `^Startup finished in `"
 
@@ -141,7 +144,7 @@ def dashboard() -> builders.Dashboard:
         lines(
             "Failures, kills, refusals, sudo and boots",
             "The lines behind the numbers above. Empty when nothing of it has happened.",
-            f"{HOSTS} | identifier=~`kernel|systemd|systemd-oomd|sshd|sshd-session|sudo` | unit!=`user@.service`"
+            f"{HOSTS} | identifier=~`^(kernel|systemd|systemd-oomd|sshd|sshd-session|sudo)$` | unit!=`user@.service`"
             " |~ `Failed with result|COMMAND=|(?i:out of memory|oom-kill|oom killer)|^Startup finished in |"
             "^(Accepted|Failed|Invalid user) `",
             height=8,

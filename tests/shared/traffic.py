@@ -21,6 +21,7 @@ def let_things_happen(host: Any) -> str:
     host.run("systemd-run --wait --unit logstead-probe /bin/false; systemctl reset-failed logstead-probe")
     host.check_output("logger -t sudo 'probe : PWD=/ ; USER=root ; COMMAND=/bin/true'")
     host.check_output("logger -t kernel -p err 'Out of memory: Killed process 4242 (probe)'")
+    host.check_output("logger -t not-systemd -p err 'This is no oom-kill'")
     # Nobody has that name.
     refused = ["ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
     address = host.check_output("hostname -I").split()[0]
@@ -30,6 +31,7 @@ def let_things_happen(host: Any) -> str:
         '{job="systemd-journal"} |= "logstead-probe.service: Failed with result"',
         '{job="systemd-journal"} | identifier=~"sshd.*" |= "intruder"',
         '{job="systemd-journal"} | identifier="kernel" |= "4242"',
+        '{job="systemd-journal"} | identifier="not-systemd" |= "This is no oom-kill"',
     ):
         eventually(partial(find_lines, host, query), otherwise=lambda: journal(host, "promtail", "loki"))
     return trace_id
