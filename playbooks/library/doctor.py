@@ -10,6 +10,7 @@ import glob
 import json
 import re
 import secrets
+import shutil
 import socket
 import ssl
 import subprocess
@@ -321,10 +322,17 @@ def credentials_of(pid: str) -> dict[str, Any]:
     return {"user": ids["Uid"][1], "group": ids["Gid"][1], "extra_groups": ids["Groups"]}
 
 
+def process_of(name: str) -> str:
+    """Return the number of a part's process, empty if it doesn't run: not podman's, which is a container's unit's."""
+    contained = output_of("podman", "inspect", "--format={{.State.Pid}}", name) if shutil.which("podman") else ""
+    pid = contained or output_of("systemctl", "show", "--property=MainPID", "--value", f"{name}.service")
+    return pid if pid != "0" else ""
+
+
 def check_readable(files: Iterable[Path]) -> None:
     """Try to read each file with the rights that Promtail's process has."""
-    pid = output_of("systemctl", "show", "--property=MainPID", "--value", "promtail.service")
-    if pid in ("", "0"):
+    pid = process_of("promtail")
+    if not pid:
         return
     for file in files:
         # An already opened file would be read on until the next restart, so what Promtail says can't tell.

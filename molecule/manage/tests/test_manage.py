@@ -84,7 +84,7 @@ def test_one_component_is_restarted_alone(host: Any) -> None:
 
 
 def test_logs_are_readable() -> None:
-    code, printed = manage("logs", "demo-app", "--lines", "3")
+    code, printed = manage("logs", "demo-app", "--lines", "20")
     assert code == 0
     assert "Started demo-app.service" in printed
     assert f"==> {APP_LOG} <==\n" in printed
