@@ -376,6 +376,28 @@ def test_the_rest_of_a_rotated_file_is_sent_though_there_is_no_new_one(loki: Fak
     assert start.position() is None
 
 
+@pytest.mark.parametrize("pattern", ["app.log", "*.log", "**/*.log"])
+@pytest.mark.parametrize("name", ["app.log.1", "app-20261123.log.gz"])
+def test_a_log_that_was_rotated_before_promtail_had_saved_its_position_is_sent_once(
+    tmp_path: Path, loki: FakeLoki, pattern: str, name: str
+) -> None:
+    start = Start(tmp_path, loki, path=str(tmp_path / "logs" / pattern))
+    start.resume()
+    # What was rotated before the last start was dealt with by that.
+    old, lines = records(10), records(500, first=100)
+    start.log.with_name("other.log.1").write_bytes(b"".join(old))
+    start.log.with_name(".1").touch()
+    os.utime(start.log.with_name("other.log.1"), (time.time() - 60,) * 2)
+    loki.has([*old[:5], *lines[:200]])
+    content = b"".join(lines)
+    start.log.with_name(name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    start.resume()
+    assert start.sent.read_bytes().rstrip(b"\n") == b"".join(lines[200:]).rstrip(b"\n")
+    start.sent.unlink()
+    start.resume()
+    assert not start.sent.exists()
+
+
 def test_a_rotated_file_that_loki_has_is_not_sent_again(loki: FakeLoki, start: Start) -> None:
     lines = records(500)
     start.write(lines)

@@ -203,6 +203,13 @@ def as_regex(pattern: str) -> re.Pattern[str]:
     return re.compile(out)
 
 
+def names_before_rotation(name: str) -> set[str]:
+    """Return what a file may have been called before app.log.1, app.log-20261123.gz or app-20261123.log."""
+    suffix = Path(name.removesuffix(".gz")).suffix
+    starts = [name[: found.start()] for found in re.finditer(r"(?<=[^.])[.-]\d", name)]
+    return {*starts, *(f"{start}{suffix}" for start in starts)}
+
+
 @dataclass
 class Source:
     """A scrape_config whose files can be looked up in Loki."""
@@ -227,6 +234,25 @@ class Source:
             return [path for path in (Path(self.pattern),) if path.is_file()]
         folder = Path(fixed.rpartition("/")[0] or "/")
         return sorted(path for path in folder.rglob("*") if self.follows(str(path)) and path.is_file())
+
+    def rotated_away(self, since: float) -> set[Path]:
+        """Return the logs that aren't there, but were written to and rotated since a time.
+
+        Promtail drops the position of such a log once it has noticed, and it may have begun after the last start.
+        """
+        fixed = re.split(r"[*?\[{]", self.pattern, maxsplit=1)[0]
+        wanted = {Path(self.pattern)}
+        if fixed != self.pattern:
+            others = Path(fixed.rpartition("/")[0] or "/").rglob("*[.-][0-9]*")
+            wanted = {path.with_name(name) for path in others for name in names_before_rotation(path.name)}
+        return {
+            path
+            for path in wanted
+            if self.follows(str(path))
+            and path.parent.is_dir()
+            and not path.exists()
+            and any(other.stat().st_mtime >= since for other in self.rotated(path))
+        }
 
     def rotated(self, path: Path) -> list[Path]:
         """Return what `path` was rotated to, newest first: app.log.1, app.log-20261123.gz or app-20261123.log."""
@@ -619,7 +645,7 @@ class Resume:
         for source in self.sources:
             # A log that was rotated and not written to since isn't there.
             earlier = {Path(name) for name in {**self.positions, **self.state.heads} if source.follows(name)}
-            for path in sorted({*source.paths(), *earlier}):
+            for path in sorted({*source.paths(), *earlier, *source.rotated_away(self.state.time)}):
                 try:
                     if path.exists():
                         self.resume_file(source, path)
