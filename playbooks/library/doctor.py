@@ -38,8 +38,9 @@ options:
       - Either makes the line that the other steps look for, RV(probe).
       - C(promtail) looks whether Promtail reads and sends, C(loki) and C(grafana) whether they find the lines.
       - C(alerts) looks whether Prometheus can scrape every part and evaluate its rules, and reaches Alertmanager.
+      - C(grafana_alerts) looks whether Grafana evaluates rules.
     type: str
-    choices: [app, journal, promtail, loki, grafana, alerts]
+    choices: [app, journal, promtail, loki, grafana, alerts, grafana_alerts]
     required: true
   host: {description: Name of the host in the inventory., type: str, required: true}
   url: {description: Address of the component; for C(journal) not used., type: str, default: ""}
@@ -55,8 +56,11 @@ options:
     elements: dict
     default: []
   probes: {description: "What the first step gave, of one or more hosts.", type: list, elements: dict, default: []}
-  user: {description: "C(grafana), C(loki) with a gateway: log-in name.", type: str, default: admin}
-  password: {description: "C(grafana), C(loki) with a gateway: password.", type: str}
+  user:
+    description: "C(grafana), C(grafana_alerts), C(loki) with a gateway: log-in name."
+    type: str
+    default: admin
+  password: {description: "C(grafana), C(grafana_alerts), C(loki) with a gateway: password.", type: str}
   tenant: {description: "C(loki): tenant, where Loki is asked through a gateway.", type: str, default: ""}
   ca: {description: "File with the CA's certificate by which Loki's address is verified, if it is there.", type: path}
   alertmanager_url: {description: "C(alerts): address of Alertmanager, if there is one.", type: str, default: ""}
@@ -701,6 +705,39 @@ def check_alerts(parameters: dict[str, Any]) -> Outcome:
     return Outcome(f"{detail}; {check_alertmanager(url, alertmanager)}" if alertmanager else detail)
 
 
+def ask_grafana(parameters: dict[str, Any], path: str) -> Any:
+    """Return the JSON that Grafana answers its administrator."""
+    status, body = ask(parameters["url"] + path, {**log_in(parameters), "Accept": "application/json"})
+    answer = parsed(body) if status == 200 else None
+    if not isinstance(answer, dict):
+        raise StepFailed(
+            f"{parameters['url']}{path} answers {status}: {body[:200].strip()}", "read ./manage.sh logs grafana."
+        )
+    return answer
+
+
+def check_grafana_alerts(parameters: dict[str, Any]) -> Outcome:
+    """Look whether Grafana evaluates rules; tell which alerts fire, and who is told."""
+    groups = ask_grafana(parameters, "/api/prometheus/grafana/api/v1/rules")["data"]["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    if not rules:
+        raise StepFailed("Grafana has no rules for alerts.", "run site.yml --tags grafana.")
+    for rule in rules:
+        if rule.get("health") in ("err", "error"):
+            raise StepFailed(
+                f"Grafana can't evaluate the rule {rule['name']}: {rule.get('lastError')}",
+                "see whether what it asks answers (./manage.sh status); if it does, mend the rule in "
+                "platform_alert_rules or platform_alert_overrides, and run site.yml.",
+            )
+    firing = sorted(rule["name"] for rule in rules if rule.get("state") == "firing")
+    policy = ask_grafana(parameters, "/api/v1/provisioning/policies")
+    routes = [policy, *policy.get("routes", [])]
+    names = list(dict.fromkeys(route["receiver"] for route in routes if route.get("receiver")))
+    is_nobody = names == ["grafana-default-email"]
+    told = "nobody is told of alerts (platform_alert_receivers)" if is_nobody else f"told: {', '.join(names)}"
+    return Outcome(f"{len(rules)} rules are evaluated; firing: {', '.join(firing) or 'nothing'}; {told}")
+
+
 STEPS = {
     "app": check_app,
     "journal": write_to_journal,
@@ -708,6 +745,7 @@ STEPS = {
     "loki": check_loki,
     "grafana": check_grafana,
     "alerts": check_alerts,
+    "grafana_alerts": check_grafana_alerts,
 }
 
 
@@ -741,7 +779,11 @@ def main() -> None:
             "datasource": {"type": "str", "default": "loki"},
             "timeout": {"type": "int", "default": 60},
         },
-        required_if=[("step", "app", ["log_folder"]), ("step", "grafana", ["password"])],
+        required_if=[
+            ("step", "app", ["log_folder"]),
+            ("step", "grafana", ["password"]),
+            ("step", "grafana_alerts", ["password"]),
+        ],
         supports_check_mode=True,
     )
     ca = module.params["ca"]

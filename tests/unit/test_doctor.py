@@ -355,6 +355,32 @@ def test_metrics_and_alerts_pass(answers: Answers) -> None:
     assert "nobody is told of alerts" in examine("alerts", alertmanager_url="http://am:9093")["detail"]
 
 
+def rules_of_grafana(**rule: str) -> dict[str, Any]:
+    return {"data": {"groups": [{"rules": [{"name": "DiskFull", "state": "firing", "health": "ok", **rule}]}]}}
+
+
+def test_the_alerts_of_grafana_are_told(answers: Answers) -> None:
+    answers |= {
+        "/v1/rules": (200, rules_of_grafana()),
+        "/policies": (200, {"receiver": "ops", "routes": [{"receiver": "pager"}, {"receiver": "ops"}]}),
+    }
+    result = examine("grafana_alerts", password="hers")
+    assert result["outcome"] == "passed", result
+    assert result["detail"] == "1 rules are evaluated; firing: DiskFull; told: ops, pager"
+    silent = {"receiver": "grafana-default-email", "routes": [{"receiver": "grafana-default-email"}]}
+    answers["/policies"] = (200, silent)
+    assert "nobody is told of alerts" in examine("grafana_alerts", password="hers")["detail"]
+    for rules, cause in (
+        ({"data": {"groups": []}}, "Grafana has no rules for alerts."),
+        (rules_of_grafana(health="error", lastError="no"), "Grafana can't evaluate the rule DiskFull: no"),
+        ("<html>", "answers 200: <html>"),
+    ):
+        answers["/v1/rules"] = (200, rules)
+        result = examine("grafana_alerts", password="hers")
+        assert result["outcome"] == "failed"
+        assert cause in result["cause"], result
+
+
 @pytest.mark.parametrize(
     ("changed", "cause"),
     [
