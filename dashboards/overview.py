@@ -53,10 +53,11 @@ def dashboard() -> builders.Dashboard:
         ),
         number(
             "Alerts that fire",
-            "Alerts that Alertmanager has, of all that send to it; where there is none, those of Prometheus.",
+            "Alerts that Alertmanager has, of all that send to it, or else Prometheus; and those of Grafana.",
             promql(
-                'sum(alertmanager_alerts{state="active"})'
-                ' or count(ALERTS{alertstate="firing", environment=~"$environment"}) or vector(0)',
+                '(sum(alertmanager_alerts{state="active"})'
+                ' or count(ALERTS{alertstate="firing", environment=~"$environment"}) or vector(0))'
+                ' + (sum(grafana_alerting_alerts{state="alerting"}) or vector(0))',
                 instant=True,
             ),
             steps=[(None, GOOD), (1, BAD)],
