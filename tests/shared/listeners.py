@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import threading
 from email import message_from_bytes, policy
-from email.message import EmailMessage
+from email.message import EmailMessage, MIMEPart
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -18,30 +20,39 @@ TOKEN = "a-token-of-our-own"
 Json = dict[str, Any]
 
 
+def shown(body: MIMEPart) -> str:
+    """Return the text of a part of a mail; of HTML, without its tags."""
+    text = str(body.get_content())
+    return html.unescape(re.sub(r"<[^>]*>", "", text)) if body.get_content_type() == "text/html" else text
+
+
 class Listeners:
     """Keeps what arrives, in the order in which it does."""
 
-    def __init__(self) -> None:
+    def __init__(self, web_port: int = WEB_PORT, mail_port: int = MAIL_PORT) -> None:
         self.messages: list[Json] = []
+        self.chats: list[Json] = []
+        self.events: list[Json] = []
         self.mails: list[EmailMessage] = []
-        kept = self.messages
+        places = {"/alerts": self.messages, "/slack": self.chats, "/pagerduty": self.events}
 
         class Handler(BaseHTTPRequestHandler):
-            """Takes what is sent by who has the token."""
+            """Takes what is sent by who has the token, and as Slack and PagerDuty do, who may have none."""
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                allowed = self.headers["Authorization"] == f"Bearer {TOKEN}"
+                allowed = self.path != "/alerts" or self.headers["Authorization"] == f"Bearer {TOKEN}"
                 if allowed:
-                    kept.append(json.loads(body))
+                    places[self.path].append(json.loads(body))
                 self.send_response(200 if allowed else 401)
                 self.end_headers()
+                self.wfile.write(b"ok" if self.path == "/slack" else b"{}")
 
             def log_message(self, *_: Any) -> None:
                 """Say nothing."""
 
-        self.web = ThreadingHTTPServer((ADDRESS, WEB_PORT), Handler)
-        self.mail = Controller(self, hostname=ADDRESS, port=MAIL_PORT)
+        self.web = ThreadingHTTPServer((ADDRESS, web_port), Handler)
+        self.mail = Controller(self, hostname=ADDRESS, port=mail_port)
 
     async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802 - aiosmtpd's name
         """Take a mail."""
@@ -69,7 +80,16 @@ class Listeners:
             if alert["status"] == status and labels.items() <= alert["labels"].items()
         ]
 
+    def chats_about(self, title: str) -> list[Json]:
+        """Return what a chat that takes Slack's webhooks shows under that title."""
+        return [part for chat in self.chats for part in chat["attachments"] if part["title"] == title]
+
+    def events_about(self, action: str, summary: str) -> list[Json]:
+        """Return the events with that action and summary that a service like PagerDuty got."""
+        found = [event for event in self.events if event["event_action"] == action]
+        return [event for event in found if event["payload"]["summary"] == summary]
+
     def mails_about(self, subject: str) -> list[str]:
-        """Return the texts of the mails with that subject."""
-        bodies = [mail.get_body(("plain",)) for mail in self.mails if mail["Subject"] == subject]
-        return [str(body.get_content()) for body in bodies if body]
+        """Return the texts of the mails with that subject, as a reader shows them."""
+        bodies = [mail.get_body(("plain", "html")) for mail in self.mails if mail["Subject"] == subject]
+        return [shown(body) for body in bodies if body]
