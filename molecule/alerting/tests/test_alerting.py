@@ -124,6 +124,16 @@ def test_a_storm_of_errors_reaches_people_and_programs_and_ends(host: Any, told:
     mails = eventually(lambda: told.mails_about("[FIRING:1] HighErrorRate (staging)"))
     for text in (notes["summary"].split("%")[0].rsplit(" ", 1)[0], "What to do: ", f"Look at: {link}", "Since: "):
         assert text in mails[0], mails[0]
+    (chat,) = eventually(lambda: told.chats_about("[FIRING:1] HighErrorRate (staging)"))[:1]
+    assert chat["title_link"] == link
+    assert "FIRING: fastapi-demo fails" in chat["text"]
+    (event,) = eventually(lambda: told.events_about("trigger", "[FIRING:1] HighErrorRate (staging)"))[:1]
+    assert (event["routing_key"], event["payload"]["severity"], event["client_url"]) == (
+        "a-key-of-our-own",
+        "critical",
+        link,
+    )
+    assert "What to do: " in event["payload"]["custom_details"]["alerts"]
 
     # It is over once enough requests succeed.
     send(host, "/", 700)
@@ -135,6 +145,9 @@ def test_a_storm_of_errors_reaches_people_and_programs_and_ends(host: Any, told:
     (mail,) = eventually(lambda: told.mails_about("[RESOLVED] HighErrorRate (staging)"))[:1]
     assert "RESOLVED: fastapi-demo fails" in mail
     assert ", until " in mail
+    eventually(lambda: told.chats_about("[RESOLVED] HighErrorRate (staging)"))
+    (end,) = eventually(lambda: told.events_about("resolve", "[RESOLVED] HighErrorRate (staging)"))[:1]
+    assert end["dedup_key"] == event["dedup_key"]
 
 
 def test_what_is_recorded_from_lines_is_kept_by_prometheus(host: Any) -> None:
@@ -210,7 +223,8 @@ def test_a_disk_that_fills_is_told_of_before_it_is_full_and_again_when_it_is(
 def test_the_doctor_tells_what_is_looked_at_and_who_is_told() -> None:
     code, output = run_playbook("playbooks/doctor.yml")
     assert code == 0, output
-    wanted = r"5  Metrics and alerts +ok .* 6 targets are up, \d+ rules are evaluated; firing: .*; told: ops, program"
+    seen = r"6 targets are up, \d+ rules are evaluated; firing: .*; told: ops, program, chat, pager"
+    wanted = rf"5  Metrics and alerts +ok .* {seen}"
     assert re.search(wanted, output), output
 
 
