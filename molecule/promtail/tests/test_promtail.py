@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from support import (
+    LOKI,
     Hosts,
     Line,
     ask_loki,
@@ -243,6 +244,7 @@ def test_lines_written_while_loki_is_away_arrive_once_it_is_back(hosts: Hosts) -
     finally:
         hosts.check_output("systemctl start loki.service")
     for host in hosts:
+        eventually(lambda: fetch(host, f"{LOKI}/loki/api/v1/labels")[0] == 200, otherwise=lambda: journal(host, "loki"))
         eventually(
             lambda: {line.record["message"] for line in find_lines(host, '{job="app"} |= "outage-"')} == set(marks),
             seconds=60,
