@@ -58,11 +58,15 @@ def test_every_rule_is_in_force_and_can_be_evaluated(host: Any) -> None:
 def test_who_is_told_and_when_is_there_and_nobody_may_change_it_by_hand(host: Any) -> None:
     _, policy = ask_grafana(host, f"{PROVISIONING}/policies")
     assert (policy["receiver"], policy["group_wait"], policy["provenance"]) == ("ops", "1s", "api")
-    assert [route["receiver"] for route in policy["routes"]] == ["program", "dead", "ops", "ops"]
-    assert policy["routes"][3]["mute_time_intervals"] == ["logstead-nights"]
+    assert [route["receiver"] for route in policy["routes"]] == ["program", "desk", "dead", "ops", "ops"]
+    assert policy["routes"][4]["mute_time_intervals"] == ["logstead-nights"]
     _, exported = ask_grafana(host, f"{PROVISIONING}/contact-points/export?format=json")
     points = {it["name"]: [point["type"] for point in it["receivers"]] for it in exported["contactPoints"]}
-    assert {"ops": ["email"], "program": ["webhook"], "dead": ["webhook"]}.items() <= points.items()
+    assert (points["ops"], points["program"], sorted(points["desk"])) == (
+        ["email"],
+        ["webhook"],
+        ["pagerduty", "slack"],
+    )
     assert [it["name"] for it in ask_grafana(host, f"{PROVISIONING}/mute-timings")[1]] == ["logstead-nights"]
     assert {it["provenance"] for it in ask_grafana(host, f"{PROVISIONING}/alert-rules")[1]} == {"api"}
 
@@ -88,6 +92,15 @@ def test_a_storm_of_errors_reaches_people_and_programs_and_ends(host: Any, told:
     (mail,) = eventually(lambda: told.mails_about(subject), otherwise=lambda: journal(host, "grafana"))[:1]
     for text in ("FIRING: fastapi-demo fails ", "What to do: ", f"Look at: {link}", "Since: "):
         assert text in mail, mail
+    (chat,) = eventually(lambda: told.chats_about(subject))[:1]
+    assert f"Look at: {link}" in chat["text"]
+    (event,) = eventually(lambda: told.events_about("trigger", subject))[:1]
+    assert (event["routing_key"], event["payload"]["severity"], event["client_url"]) == (
+        "a-key-of-our-own",
+        "critical",
+        link,
+    )
+    assert "What to do: " in event["payload"]["custom_details"]["alerts"]
 
     # That nothing can be delivered to one of them is an alert as well.
     eventually(
@@ -106,6 +119,9 @@ def test_a_storm_of_errors_reaches_people_and_programs_and_ends(host: Any, told:
     (mail,) = eventually(lambda: told.mails_about("[RESOLVED] HighErrorRate (dev)"))[:1]
     assert "RESOLVED: fastapi-demo fails" in mail
     assert ", until " in mail
+    eventually(lambda: told.chats_about("[RESOLVED] HighErrorRate (dev)"))
+    (end,) = eventually(lambda: told.events_about("resolve", "[RESOLVED] HighErrorRate (dev)"))[:1]
+    assert end["dedup_key"] == event["dedup_key"]
 
 
 def test_a_unit_that_fails_is_told_of_to_the_program_alone(host: Any, told: Listeners) -> None:
@@ -126,9 +142,8 @@ def test_a_unit_that_fails_is_told_of_to_the_program_alone(host: Any, told: List
 def test_the_doctor_tells_which_alerts_grafana_has_and_who_is_told() -> None:
     code, output = run_playbook("playbooks/doctor.yml")
     assert code == 0, output
-    wanted = (
-        rf"6  Grafana tells of alerts +ok .* {len(RULES)} rules are evaluated; firing: .*; told: ops, program, dead"
-    )
+    seen = rf"{len(RULES)} rules are evaluated; firing: .*; told: ops, program, desk, dead"
+    wanted = rf"6  Grafana tells of alerts +ok .* {seen}"
     assert re.search(wanted, output), output
 
 
