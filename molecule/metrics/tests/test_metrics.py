@@ -66,8 +66,10 @@ def test_a_target_that_is_stopped_is_down_until_it_is_back(host: Any) -> None:
 
 def test_what_others_send_is_kept_over_a_kill(host: Any) -> None:
     name = unique("pushed").replace("-", "_")
-    is_contained = is_container(host, "prometheus")
-    promtool = "podman exec -i prometheus promtool" if is_contained else "/opt/prometheus/current/promtool"
+    promtool = "/opt/prometheus/current/promtool"
+    if is_container(host, "prometheus"):
+        image = host.check_output("podman inspect --format '{{.ImageName}}' prometheus")
+        promtool = f"podman run --rm --interactive --network=host --entrypoint=promtool {image}"
     host.check_output(f"printf '{name} 42\\n' | {promtool} push metrics {PROMETHEUS}")
     assert eventually(lambda: samples(host, name))[0][1] == 42
     host.check_output("systemctl kill --signal SIGKILL prometheus.service")
