@@ -210,6 +210,9 @@ def names_before_rotation(name: str) -> set[str]:
     return {*starts, *(f"{start}{suffix}" for start in starts)}
 
 
+WILDCARD = re.compile(r"[*?\[{]")
+
+
 @dataclass
 class Source:
     """A scrape_config whose files can be looked up in Loki."""
@@ -227,23 +230,28 @@ class Source:
             self.exclude and as_regex(self.exclude).fullmatch(path)
         )
 
+    def has_one_path(self) -> bool:
+        """Tell whether the pattern is a path itself."""
+        return not WILDCARD.search(self.pattern)
+
+    def folder(self) -> Path:
+        """Return the folder below which all files are that the pattern can match."""
+        return Path(WILDCARD.split(self.pattern, maxsplit=1)[0].rpartition("/")[0] or "/")
+
     def paths(self) -> list[Path]:
         """Return the files that Promtail follows."""
-        fixed = re.split(r"[*?\[{]", self.pattern, maxsplit=1)[0]
-        if fixed == self.pattern:
+        if self.has_one_path():
             return [path for path in (Path(self.pattern),) if path.is_file()]
-        folder = Path(fixed.rpartition("/")[0] or "/")
-        return sorted(path for path in folder.rglob("*") if self.follows(str(path)) and path.is_file())
+        return sorted(path for path in self.folder().rglob("*") if self.follows(str(path)) and path.is_file())
 
     def rotated_away(self, since: float) -> set[Path]:
         """Return the logs that aren't there, but were written to and rotated since a time.
 
         Promtail drops the position of such a log once it has noticed, and it may have begun after the last start.
         """
-        fixed = re.split(r"[*?\[{]", self.pattern, maxsplit=1)[0]
         wanted = {Path(self.pattern)}
-        if fixed != self.pattern:
-            others = Path(fixed.rpartition("/")[0] or "/").rglob("*[.-][0-9]*")
+        if not self.has_one_path():
+            others = self.folder().rglob("*[.-][0-9]*")
             wanted = {path.with_name(name) for path in others for name in names_before_rotation(path.name)}
         return {
             path
