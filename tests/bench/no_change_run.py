@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -246,9 +247,9 @@ def measure(pairs: int, env: dict[str, str]) -> None:
     )
 
 
-def main() -> None:
-    """Read the command line, measure, and leave no host behind."""
-    parser = argparse.ArgumentParser(description="Compare runs that change nothing: ours and grafana.grafana's.")
+def run(description: str, sides: tuple[Side, ...], measure: Callable[[int, dict[str, str]], None]) -> None:
+    """Read the command line, measure, and leave no side's host behind."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("-n", dest="pairs", type=int, default=5, help="pairs of runs (default: 5)")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
@@ -261,9 +262,9 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit("interrupted")
     finally:
-        for side in (OURS, PEER):
+        for side in sides:
             hosts("down", side, env)
 
 
 if __name__ == "__main__":
-    main()
+    run("Compare runs that change nothing: ours and grafana.grafana's.", (OURS, PEER), measure)

@@ -7,17 +7,14 @@ disturbs both.
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.bench.no_change_run import Run, Side, ensure_venv, environment, hosts, play
-from tests.hosts.podman import write_config
+from tests.bench.no_change_run import Run, Side, hosts, play, run
 
 SIDES = tuple(Side(name, f"platform_runtime: {name}", "site.yml") for name in ("systemd", "podman"))
 TARGET = 1.3
@@ -56,21 +53,5 @@ def measure(pairs: int, env: dict[str, str]) -> None:
     )
 
 
-def main() -> None:
-    """Read the command line, measure, and leave no host behind."""
-    parser = argparse.ArgumentParser(description="Compare runs that change nothing: in containers and without.")
-    parser.add_argument("-n", dest="pairs", type=int, default=5, help="pairs of runs (default: 5)")
-    options = parser.parse_args()
-    write_config()
-    env = environment(ensure_venv())
-    try:
-        measure(options.pairs, env)
-    except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
-        sys.exit(f"error: {error}")
-    finally:
-        for side in SIDES:
-            hosts("down", side, env)
-
-
 if __name__ == "__main__":
-    main()
+    run("Compare runs that change nothing: in containers and without.", SIDES, measure)
