@@ -9,7 +9,7 @@ export COLUMNS := 160
 
 VENV := $(LOGSTEAD_CACHE)/venv-$(shell cat requirements/dev.txt requirements/system.txt Makefile | sha256sum | cut -c1-16)
 export PATH := $(VENV)/bin:$(PATH)
-PYTHON_FILES := dashboards demo_app molecule playbooks roles tests
+PYTHON_FILES := dashboards demo_app molecule playbooks plugins roles tests
 
 .PHONY: help
 help: ## Show this list
@@ -43,7 +43,7 @@ lint: tools ## Look at all code without running it (under a minute)
 	yamllint --strict .
 	ruff check $(PYTHON_FILES)
 	ruff format --check $(PYTHON_FILES)
-	mypy $(PYTHON_FILES)
+	mypy $(patsubst plugins,collections/ansible_collections/logstead/platform/plugins,$(PYTHON_FILES))
 	ansible-lint --offline
 
 .PHONY: test-unit

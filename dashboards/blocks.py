@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from ansible_collections.logstead.platform.plugins.filter.dashboards import bar_name
 from grafana_foundation_sdk.builders import (
     bargauge,
     loki,
@@ -27,8 +28,6 @@ from grafana_foundation_sdk.builders import (
 )
 from grafana_foundation_sdk.models import common
 from grafana_foundation_sdk.models import dashboard as models
-
-from roles.grafana.filter_plugins.dashboards import bar_name
 
 Query = loki.Dataquery | prometheus.Dataquery
 Panel = builders.Panel | timeseries.Panel | stat_builders.Panel | bargauge.Panel | logs_builders.Panel

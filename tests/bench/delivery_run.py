@@ -124,7 +124,7 @@ def our_settings(folder: Path) -> dict[str, Any]:
         ["ansible-playbook", *words],
         check=True,
         cwd=REPO,
-        env={**os.environ, "ANSIBLE_ROLES_PATH": str(REPO / "roles"), "ANSIBLE_LOCALHOST_WARNING": "0"},
+        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(REPO / "collections"), "ANSIBLE_LOCALHOST_WARNING": "0"},
         stdout=subprocess.DEVNULL,
     )
     settings: dict[str, Any] = json.loads((folder / "rendered.json").read_text(encoding="utf-8"))

@@ -5,13 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import ansible.module_utils
 import pytest
 from fake_systemd import Systemd
-
-# Where Ansible finds what the modules of a role share.
-for role in ("systemd_app", "grafana_org"):
-    ansible.module_utils.__path__.append(str(Path(__file__).resolve().parents[2] / f"roles/{role}/module_utils"))
 
 
 @pytest.fixture

@@ -17,13 +17,14 @@ from ansible.errors import AnsibleFilterError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from roles.alert_rules.filter_plugins.alert_rules import rule_groups, rule_problems
-from roles.alertmanager.filter_plugins.alertmanager_config import (
+from ansible_collections.logstead.platform.plugins.filter.alert_rules import rule_groups, rule_problems
+from ansible_collections.logstead.platform.plugins.filter.alertmanager_config import (
     alertmanager_config,
     alertmanager_secrets,
     receiver_problems,
 )
-from roles.loki.filter_plugins.ruler import by_tenant_folder, ruler_config
+from ansible_collections.logstead.platform.plugins.filter.ruler import by_tenant_folder, ruler_config
+
 from tests.hosts.cache import CACHE
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -11,17 +11,18 @@ from typing import Any
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from ansible.module_utils import systemd_app_files, systemd_app_unit
-from ansible.module_utils.systemd_app_container import command_in
 from ansible.module_utils.testing import patch_module_args
+from ansible_collections.logstead.platform.plugins.module_utils import systemd_app_files, systemd_app_unit
+from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_container import command_in
 from fake_podman import Podman
 from fake_systemd import Systemd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from roles.promtail.filter_plugins.scrape_configs import file_scrape_configs, log_folders
-from roles.systemd_app.filter_plugins.container import container_once, container_unit
-from roles.systemd_app.library import systemd_app, systemd_app_facts, systemd_app_image
+from ansible_collections.logstead.platform.plugins.filter.container import container_once, container_unit
+from ansible_collections.logstead.platform.plugins.filter.scrape_configs import file_scrape_configs, log_folders
+from ansible_collections.logstead.platform.plugins.modules import systemd_app, systemd_app_facts, systemd_app_image
+
 from tests.mirror.images import layer_of_files, write_archive
 
 IMAGE = "docker.io/toys/toy:1.0"

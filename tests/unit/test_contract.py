@@ -17,7 +17,7 @@ import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROLES = sorted(path.parents[1].name for path in REPOSITORY.glob("roles/*/meta/argument_specs.yml"))
-COMPONENTS = [role for role in ROLES if role not in ("systemd_app", "preflight", "alert_rules")]
+COMPONENTS = [role for role in ROLES if role not in ("systemd_app", "preflight")]
 ENVIRONMENTS = ("dev", "staging", "prod")
 INVENTORIES = sorted(path.name for path in REPOSITORY.glob("inventories/*"))
 HEADER = "# Managed by logstead"
@@ -274,7 +274,7 @@ def test_a_role_calls_the_shared_one_with_what_that_asks_for(role: str) -> None:
     tasks = load(REPOSITORY / "roles" / role / "tasks/main.yml")
     (given,) = (task["vars"] for task in tasks if "systemd_app_name" in task.get("vars", {}))
     calls = [call for key, call in everything_in(tasks) if key == "ansible.builtin.import_role"]
-    entered = [call["tasks_from"] for call in calls if call["name"] == "systemd_app"]
+    entered = [call["tasks_from"] for call in calls if call["name"] == "logstead.platform.systemd_app"]
     options = {name: option for entry in entered for name, option in entries[entry].get("options", {}).items()}
     assert "run" in entered
     assert set(given) <= set(options)
@@ -331,7 +331,7 @@ def test_every_text_that_a_role_writes_says_who_wrote_it(role: str) -> None:
     templates = {path.name: path for path in REPOSITORY.glob(f"roles/{role}/templates/*.j2")}
     assert all(any(name in text for name in templates) for text in from_templates)
     written = [text for text in texts if text not in from_templates] + [path.read_text() for path in templates.values()]
-    assert written or role in ("preflight", "grafana_org", "node_exporter", "alert_rules")
+    assert written or role in ("preflight", "grafana_org", "node_exporter")
     assert not [text for text in written if not starts_with_header(text, role)]
 
 

@@ -18,9 +18,10 @@ from ansible.errors import AnsibleFilterError
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
 
+from ansible_collections.logstead.platform.plugins.filter import dashboards as filters  # noqa: E402
+
 import dashboards as package  # noqa: E402 - from the repository's root
 from dashboards import __main__ as generator  # noqa: E402
-from roles.grafana.filter_plugins import dashboards as filters  # noqa: E402
 
 Json = dict[str, Any]
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from ansible_collections.logstead.platform.plugins.modules import doctor
+from ansible_collections.logstead.platform.plugins.modules import doctor_report as report
 
 REPOSITORY = Path(__file__).parents[2]
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
@@ -23,20 +23,6 @@ PROBE = {
 STREAMS = {"data": {"result": [{"stream": {}, "values": [["2", "later"], ["1", "earlier"]]}]}}
 NOTHING: dict[str, Any] = {"data": {"result": []}}
 
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, REPOSITORY / "playbooks" / "library" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # A dataclass looks its own module up.
-    __import__("sys").modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-doctor = load("doctor")
-report = load("doctor_report")
 
 Answers = dict[str, tuple[int, Any]]
 
@@ -107,7 +93,7 @@ def test_a_long_file_is_read_from_its_end(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.fixture
 def app(answers: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
     """Examine an app that answers, with the given lines in its files."""
-    monkeypatch.setattr(doctor.secrets, "token_hex", lambda size: TRACE_ID[: 2 * size])
+    monkeypatch.setattr("secrets.token_hex", lambda size: TRACE_ID[: 2 * size])
     answers["/trace/"] = (200, {})
 
     def run(**files: str) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.systemd_app_current import current_release
 from ansible.module_utils.testing import patch_module_args
+from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_current import current_release
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from roles.systemd_app.library import systemd_app_facts as module
+from ansible_collections.logstead.platform.plugins.modules import systemd_app_facts as module
 
 SUBSETS = "!all,!min,distribution,platform,python,systemd"
 

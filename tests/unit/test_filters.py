@@ -13,11 +13,11 @@ from ansible.errors import AnsibleFilterError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from roles.demo_app.filter_plugins.tree_digest import tree_digest
-from roles.grafana.filter_plugins.ini import to_ini
-from roles.loki.filter_plugins.retention import duration_hours, retention_streams
-from roles.promtail.filter_plugins import scrape_configs
-from roles.systemd_app.filter_plugins.unit import to_unit
+from ansible_collections.logstead.platform.plugins.filter import scrape_configs
+from ansible_collections.logstead.platform.plugins.filter.ini import to_ini
+from ansible_collections.logstead.platform.plugins.filter.retention import duration_hours, retention_streams
+from ansible_collections.logstead.platform.plugins.filter.tree_digest import tree_digest
+from ansible_collections.logstead.platform.plugins.filter.unit import to_unit
 
 # --- Retention --------------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import importlib.util
 import ssl
 import subprocess
 import sys
@@ -12,33 +11,21 @@ import threading
 import time
 from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
-from types import ModuleType
 
 import pytest
-from ansible.module_utils.systemd_app_unit import answer_of
+from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_unit import answer_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
 
-from roles.gateway.filter_plugins.certificate_metric import certificate_metric  # noqa: E402 - from the repository's root
-from roles.gateway.filter_plugins.htpasswd import htpasswd  # noqa: E402
-from roles.grafana.filter_plugins.tenants import by_tenant, tenant_password_files  # noqa: E402
+from ansible_collections.logstead.platform.plugins.filter.certificate_metric import certificate_metric  # noqa: E402 - from the repository's root
+from ansible_collections.logstead.platform.plugins.filter.htpasswd import htpasswd  # noqa: E402
+from ansible_collections.logstead.platform.plugins.filter.tenants import by_tenant, tenant_password_files  # noqa: E402
+from ansible_collections.logstead.platform.plugins.modules import gateway_certificate as certificates  # noqa: E402
 
 CREDENTIALS = {"prod": {"write": "p" * 30, "read": "q" * 30}, "dev": {"write": "r" * 30, "read": "s" * 30}}
 NAMES = ["10.0.0.5", "logs.example.org"]
 
-
-def load(path: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(Path(path).stem, REPOSITORY / path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-certificates = load("roles/gateway/library/gateway_certificate.py")
 
 # --- Passwords --------------------------------------------------------------------------------------------------------
 

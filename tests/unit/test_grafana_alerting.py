@@ -11,8 +11,14 @@ from ansible.errors import AnsibleFilterError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from roles.grafana.filter_plugins.smtp import smtp_password_files, smtp_settings
-from roles.grafana_org.filter_plugins.grafana_alerting import duration, grafana_alerting, interval_problems, uid_of
+from ansible_collections.logstead.platform.plugins.filter.grafana_alerting import (
+    duration,
+    grafana_alerting,
+    interval_problems,
+    uid_of,
+)
+from ansible_collections.logstead.platform.plugins.filter.smtp import smtp_password_files, smtp_settings
+
 from tests.unit.test_alert_rules import default_rules, rule
 
 BOTH = ["loki", "prometheus"]

@@ -22,13 +22,13 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
-from ansible.module_utils.grafana_alerting import converge_alerting
-from ansible.module_utils.grafana_client import Grafana as Client
-from ansible.module_utils.grafana_client import GrafanaError
+from ansible_collections.logstead.platform.plugins.module_utils.grafana_alerting import converge_alerting
+from ansible_collections.logstead.platform.plugins.module_utils.grafana_client import Grafana as Client
+from ansible_collections.logstead.platform.plugins.module_utils.grafana_client import GrafanaError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from roles.grafana_org.filter_plugins.grafana_alerting import grafana_alerting
+from ansible_collections.logstead.platform.plugins.filter.grafana_alerting import grafana_alerting
 
 STAND_IN = Path(__file__).resolve().parent.parent / "grafana_standin"
 REAL = os.environ.get("GRAFANA_ARCHIVE")

@@ -13,9 +13,10 @@ from ansible.errors import AnsibleFilterError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from ansible_collections.logstead.platform.plugins.filter import logrotate_rules as rules
+from ansible_collections.logstead.platform.plugins.modules import logrotate_check as check
+
 from roles.logrotate.files import logstead_logs as tool
-from roles.logrotate.filter_plugins import logrotate_rules as rules
-from roles.logrotate.library import logrotate_check as check
 
 RULE: dict[str, Any] = {"name": "shop", "paths": ["/var/log/shop/shop.log"], "max_size": "10M", "owner": "shop"}
 RUNNING = tool.Collector(is_installed=True, is_running=True, invocation="now")

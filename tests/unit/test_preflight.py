@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from roles.preflight.action_plugins import preflight_check
-from roles.preflight.action_plugins.preflight_check import known_names, problems_of
+from ansible_collections.logstead.platform.plugins.action import preflight_check
+from ansible_collections.logstead.platform.plugins.action.preflight_check import known_names, problems_of
 
 COMPONENTS = [component for component in preflight_check.COMPONENTS if component != "gateway"]  # it needs tenants
 

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils import systemd_app_download
 from ansible.module_utils.testing import patch_module_args
+from ansible_collections.logstead.platform.plugins.module_utils import systemd_app_download
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from roles.systemd_app.library import systemd_app_release as module
+from ansible_collections.logstead.platform.plugins.modules import systemd_app_release as module
 
 
 def make_zip(path: Path, files: dict[str, bytes], mode: int = 0o100755) -> Path:

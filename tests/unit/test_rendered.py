@@ -84,7 +84,7 @@ def start_play(environment: str, folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         ["ansible-playbook", *words],
         cwd=REPOSITORY,
-        env={**os.environ, "ANSIBLE_ROLES_PATH": str(REPOSITORY / "roles")},
+        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(REPOSITORY / "collections")},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

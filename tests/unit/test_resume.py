@@ -23,8 +23,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from ansible_collections.logstead.platform.plugins.filter.scrape_configs import file_scrape_configs
+
 from roles.promtail.files import promtail_resume as resume
-from roles.promtail.filter_plugins.scrape_configs import file_scrape_configs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BASE = time.time_ns() // 10**9 * 10**9 - 3600 * 10**9

@@ -14,7 +14,8 @@ from ansible.module_utils.testing import patch_module_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from roles.loki.filter_plugins.retention import (
+from ansible_collections.logstead.platform.plugins.action import preflight_check
+from ansible_collections.logstead.platform.plugins.filter.retention import (
     COLLECTOR_ASKS,
     LEVELS,
     loki_hours,
@@ -22,8 +23,8 @@ from roles.loki.filter_plugins.retention import (
     retention_streams,
     tenant_limits,
 )
-from roles.loki.library import loki_retention as module
-from roles.preflight.action_plugins import preflight_check
+from ansible_collections.logstead.platform.plugins.modules import loki_retention as module
+
 from roles.promtail.files.promtail_resume import PAGE
 
 WEEK = {"other": 168.0}

@@ -11,9 +11,12 @@ from ansible.errors import AnsibleFilterError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from roles.preflight.action_plugins import preflight_check
-from roles.promtail.filter_plugins import scrape_configs
-from roles.promtail.filter_plugins.scrape_configs import file_scrape_configs, journal_scrape_config
+from ansible_collections.logstead.platform.plugins.action import preflight_check
+from ansible_collections.logstead.platform.plugins.filter import scrape_configs
+from ansible_collections.logstead.platform.plugins.filter.scrape_configs import (
+    file_scrape_configs,
+    journal_scrape_config,
+)
 
 ENTRY = {"job": "shop", "path": "/var/log/shop.log"}
 

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils import systemd_app_unit as module
 from ansible.module_utils.testing import patch_module_args
+from ansible_collections.logstead.platform.plugins.module_utils import systemd_app_unit as module
 from fake_systemd import Systemd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from roles.systemd_app.library import systemd_app
+from ansible_collections.logstead.platform.plugins.modules import systemd_app
 
 pytestmark = pytest.mark.usefixtures("systemd")
 

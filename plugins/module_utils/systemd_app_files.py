@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.systemd_app_container import command_in, has_image
+from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_container import command_in, has_image
 
 UNIT_FOLDER = Path("/etc/systemd/system")
 

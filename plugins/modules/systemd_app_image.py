@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.systemd_app_container import (
+from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_container import (
     RECORD,
     PodmanError,
     has_image,
@@ -23,7 +23,7 @@ from ansible.module_utils.systemd_app_container import (
     remove_image,
     remove_images,
 )
-from ansible.module_utils.systemd_app_download import (
+from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_download import (
     ARCHITECTURES,
     ReleaseError,
     digest_of,

@@ -14,8 +14,12 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.sys_info import get_distribution, get_distribution_version
-from ansible.module_utils.systemd_app_container import RECORD, has_image, images_of
-from ansible.module_utils.systemd_app_current import current_release
+from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_container import (
+    RECORD,
+    has_image,
+    images_of,
+)
+from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_current import current_release
 
 DOCUMENTATION = r"""
 module: systemd_app_facts

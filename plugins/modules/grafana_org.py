@@ -13,9 +13,9 @@ from typing import Any
 from urllib.parse import quote
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.grafana_alerting import converge_alerting
-from ansible.module_utils.grafana_client import Grafana, GrafanaError
-from ansible.module_utils.grafana_provisioned import converge_provisioned
+from ansible_collections.logstead.platform.plugins.module_utils.grafana_alerting import converge_alerting
+from ansible_collections.logstead.platform.plugins.module_utils.grafana_client import Grafana, GrafanaError
+from ansible_collections.logstead.platform.plugins.module_utils.grafana_provisioned import converge_provisioned
 
 DOCUMENTATION = r"""
 module: grafana_org

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-from ansible.module_utils.grafana_client import Grafana, GrafanaError
+from ansible_collections.logstead.platform.plugins.module_utils.grafana_client import Grafana, GrafanaError
 
 API = "/api/v1/provisioning"
 FOLDER = "logstead-alerts"

@@ -9,18 +9,18 @@ engine. https://grafana.com/docs/grafana/latest/developers/http_api/alerting_pro
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.logstead.platform.plugins.filter import alert_rules, alertmanager_config
 
 Json = dict[str, Any]
 Receiver = Mapping[str, Any]
 
-ROLES = Path(__file__).resolve().parents[2]
+MESSAGES = Path(__file__).resolve().parents[2] / "roles/alertmanager/files/logstead.tmpl"
 # What is ours among what others have made begins so.
 OURS = "logstead-"
 UID = re.compile(r"[a-zA-Z0-9_-]{1,40}")
@@ -34,20 +34,6 @@ SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y"
 POLICY = {"group_wait": "30s", "group_interval": "5m", "repeat_interval": "4h"}
 # The number is missing while a rule has no result.
 VALUE = "{{{{ with $values.A }}}}{{{{ .Value | {form} }}}}{{{{ end }}}}"
-
-
-def filters_of(role: str, name: str) -> Any:
-    """Return a module of another role's filters."""
-    spec = importlib.util.spec_from_file_location(f"{role}_{name}", ROLES / role / "filter_plugins" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-RULES = filters_of("alert_rules", "alert_rules")
-TOLD = filters_of("alertmanager", "alertmanager_config")
 
 
 def uid_of(*names: str) -> str:
@@ -88,7 +74,9 @@ def rule_of(name: str, rule: Mapping[str, Any]) -> Json:
     limit = {"type": "gt" if above else "lt", "params": [rule["above"] if above else rule["below"]]}
     threshold = {"refId": "B", "type": "threshold", "expression": "A", "conditions": [{"evaluator": limit}]}
     annotations = {
-        key: RULES.as_template(rule[key], key == "link", VALUE) for key in RULES.TEXTS if RULES.has_text(rule, key)
+        key: alert_rules.as_template(rule[key], key == "link", VALUE)
+        for key in alert_rules.TEXTS
+        if alert_rules.has_text(rule, key)
     }
     return {
         "uid": uid_of(name),
@@ -125,7 +113,7 @@ def groups_of(rules: Mapping[str, Any], sources: Sequence[str]) -> list[Json]:
     """Return the rules in force whose data source there is, in a group for each interval."""
     groups: dict[str, list[Json]] = {}
     for name, rule in rules.items():
-        if RULES.is_enabled(rule) and RULES.is_alert(rule) and rule["source"] in sources:
+        if alert_rules.is_enabled(rule) and alert_rules.is_alert(rule) and rule["source"] in sources:
             groups.setdefault(duration(rule.get("interval") or DEFAULT_INTERVAL), []).append(rule_of(name, rule))
     return [
         {"name": f"{OURS}{interval}", "interval": int(seconds_of(interval)), "rules": found}
@@ -138,7 +126,11 @@ def interval_problems(rules: Mapping[str, Any]) -> Iterator[str]:
     for name, rule in rules.items():
         interval = str(rule.get("interval") or DEFAULT_INTERVAL) if isinstance(rule, Mapping) else DEFAULT_INTERVAL
         # What is no duration at all is complained of as for every engine.
-        if RULES.is_enabled(rule) and RULES.DURATION.fullmatch(interval) and (seconds_of(interval) or 1) % TICK:
+        if (
+            alert_rules.is_enabled(rule)
+            and alert_rules.DURATION.fullmatch(interval)
+            and (seconds_of(interval) or 1) % TICK
+        ):
             yield f"the rule {name}: its interval is {interval}; Grafana takes multiples of {TICK}s."
 
 
@@ -147,7 +139,7 @@ def interval_problems(rules: Mapping[str, Any]) -> Iterator[str]:
 
 def email_point(given: Any) -> tuple[Json, Json]:
     """Return the settings and the secrets of how people are written to, each in a mail of their own."""
-    addresses = ";".join(TOLD.as_list(given))
+    addresses = ";".join(alertmanager_config.as_list(given))
     return {"addresses": addresses, "singleEmail": False, "subject": TITLE, "message": TEXT}, {}
 
 
@@ -199,7 +191,7 @@ def contact_points(receivers: Sequence[Receiver]) -> list[Json]:
 
 def matcher(label: str, values: object) -> list[str]:
     """Return a matcher for one value of a label, or for any of several."""
-    wanted = [str(value) for value in TOLD.as_list(values)]
+    wanted = [str(value) for value in alertmanager_config.as_list(values)]
     if len(wanted) == 1:
         return [label, "=", wanted[0]]
     return [label, "=~", "|".join(re.escape(value) for value in wanted)]
@@ -217,7 +209,7 @@ def route_of(route: Mapping[str, Any]) -> Json:
         # In the order in which Grafana shows them.
         made["object_matchers"] = [matcher(label, route["match"][label]) for label in sorted(route["match"])]
     if route.get("mute"):
-        made["mute_time_intervals"] = [mute_name(name) for name in TOLD.as_list(route["mute"])]
+        made["mute_time_intervals"] = [mute_name(name) for name in alertmanager_config.as_list(route["mute"])]
     return {**made, **({"continue": True} if route.get("continue") else {})}
 
 
@@ -257,8 +249,8 @@ def grafana_alerting(
         return {}
     receivers, mute_times = told["receivers"], told["mute_times"]
     problems = [
-        *RULES.rule_problems(rules),
-        *TOLD.receiver_problems(receivers, told["routes"], mute_times, told["smtp"]),
+        *alert_rules.rule_problems(rules),
+        *alertmanager_config.receiver_problems(receivers, told["routes"], mute_times, told["smtp"]),
         *interval_problems(rules),
     ]
     if problems:
@@ -269,7 +261,7 @@ def grafana_alerting(
         "contact_points": contact_points(receivers),
         "policy": policy_of(receivers, told["routes"], policy_overrides),
         "mute_times": mutes if receivers else [*mutes, ALWAYS],
-        "template": (ROLES / "alertmanager/files/logstead.tmpl").read_text().strip(),
+        "template": MESSAGES.read_text().strip(),
     }
 
 

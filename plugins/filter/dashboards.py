@@ -18,8 +18,8 @@ from ansible.errors import AnsibleFilterError
 Json = dict[str, Any]
 
 # The checkout, from which the paths of own files start, and the dashboards that come with the role.
-CHECKOUT = Path(__file__).resolve().parents[3]
-OWN_DASHBOARDS = Path(__file__).resolve().parents[1] / "files" / "dashboards"
+CHECKOUT = Path(__file__).resolve().parents[2]
+OWN_DASHBOARDS = CHECKOUT / "roles/grafana/files/dashboards"
 OWN_FOLDER = "Log platform"
 DEFAULT_FOLDER = "Applications"
 TEMPLATE = "fastapi.json"

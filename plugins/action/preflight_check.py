@@ -6,7 +6,6 @@ It runs on the controller and reads what the host has in variables and facts; it
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +20,10 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.yaml import yaml_load
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
+from ansible_collections.logstead.platform.plugins.filter.alert_rules import rule_problems
+from ansible_collections.logstead.platform.plugins.filter.alertmanager_config import receiver_problems
+from ansible_collections.logstead.platform.plugins.filter.dashboards import dashboard_problems
+from ansible_collections.logstead.platform.plugins.filter.grafana_alerting import interval_problems
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -28,7 +31,7 @@ from cryptography.hazmat.primitives import serialization
 Variables = Mapping[str, Any]
 Problems = Iterable[str]
 
-ROLES = Path(__file__).parents[2]
+ROLES = Path(__file__).resolve().parents[2] / "roles"
 # Each group of hosts runs the role of the same name.
 COMPONENTS = ("loki", "gateway", "promtail", "grafana", "demo_app", "prometheus", "alertmanager", "node_exporter")
 # nginx comes from the distribution.
@@ -62,17 +65,6 @@ def options_of(role: str) -> dict[str, Any]:
     text = (ROLES / role / "meta" / "argument_specs.yml").read_text()
     options: dict[str, Any] = yaml_load(text)["argument_specs"].get("main", {}).get("options", {})
     return options
-
-
-@cache
-def filters_of(role: str, name: str) -> Any:
-    """Return a module of a role's filters."""
-    spec = importlib.util.spec_from_file_location(f"{role}_{name}", ROLES / role / "filter_plugins" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @cache
@@ -192,7 +184,7 @@ def check_dashboards(asked: Variables) -> Problems:
         yield f"grafana_tracing_datasource is {tracing!r}; it is the uid of one of grafana_datasources, or empty."
     entries = asked.get("grafana_dashboards")
     if isinstance(entries, Sequence) and not isinstance(entries, str):
-        yield from filters_of("grafana", "dashboards").dashboard_problems(entries, own_sources + others)
+        yield from dashboard_problems(entries, own_sources + others)
 
 
 def check_alerts(asked: Variables) -> Problems:
@@ -203,15 +195,15 @@ def check_alerts(asked: Variables) -> Problems:
     if engine == "grafana" and not asked.get("groups", {}).get("grafana"):
         yield "platform_alert_engine is grafana, but there is none: put a host in the group grafana."
     rules = [asked[name] for name in ("platform_alerts", "platform_rules") if name in asked]
-    problems = [problem for each in rules for problem in filters_of("alert_rules", "alert_rules").rule_problems(each)]
+    problems = [problem for each in rules for problem in rule_problems(each)]
     if engine == "grafana" and isinstance(asked.get("platform_alerts"), Mapping):
-        problems += filters_of("grafana_org", "grafana_alerting").interval_problems(asked["platform_alerts"])
+        problems += interval_problems(asked["platform_alerts"])
     for problem in dict.fromkeys(problems):
         yield f"platform_alert_rules with platform_alert_overrides, platform_recording_rules: {problem}"
     told = [asked.get(f"platform_alert_{name}") or shape() for name, shape in TOLD.items()]
     # What has another shape has been complained of already.
     if all(isinstance(value, shape) for value, shape in zip(told, TOLD.values())):
-        for problem in filters_of("alertmanager", "alertmanager_config").receiver_problems(*told):
+        for problem in receiver_problems(*told):
             yield f"platform_alert_{', platform_alert_'.join(TOLD)}: {problem}"
 
 

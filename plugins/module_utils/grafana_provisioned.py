@@ -8,7 +8,7 @@ import subprocess
 import time
 from typing import Any
 
-from ansible.module_utils.grafana_client import NO_ANSWER, Grafana, GrafanaError
+from ansible_collections.logstead.platform.plugins.module_utils.grafana_client import NO_ANSWER, Grafana, GrafanaError
 
 POLL_SECONDS = 0.3
 OUR_FOLDERS = "logstead-"

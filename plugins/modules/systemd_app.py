@@ -10,10 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.systemd_app_container import PodmanError, has_leftovers, remove_leftovers
-from ansible.module_utils.systemd_app_current import go_back_to_proven, remember_proven
-from ansible.module_utils.systemd_app_files import UNIT_FOLDER, Copy, File, FilesError, put_in_place
-from ansible.module_utils.systemd_app_unit import (
+from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_container import (
+    PodmanError,
+    has_leftovers,
+    remove_leftovers,
+)
+from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_current import (
+    go_back_to_proven,
+    remember_proven,
+)
+from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_files import (
+    UNIT_FOLDER,
+    Copy,
+    File,
+    FilesError,
+    put_in_place,
+)
+from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_unit import (
     UnitError,
     carry_out,
     needed_actions,

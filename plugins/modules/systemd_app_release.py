@@ -15,8 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.systemd_app_current import ORIGIN, current_release, point
-from ansible.module_utils.systemd_app_download import (
+from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_current import (
+    ORIGIN,
+    current_release,
+    point,
+)
+from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_download import (
     ARCHITECTURES,
     HEX_DIGEST,
     ReleaseError,
