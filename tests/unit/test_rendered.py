@@ -37,7 +37,7 @@ PLAYBOOK = f"""
 - hosts: all
   gather_facts: false
   connection: local
-  roles: [{", ".join(ROLES)}]
+  roles: [{", ".join(f"logstead.platform.{role}" for role in ROLES)}]
   tasks:
     - tags: [render]
       ansible.builtin.copy:
