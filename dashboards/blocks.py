@@ -39,7 +39,7 @@ PROMETHEUS = models.DataSourceRef(type_val="prometheus", uid="prometheus")
 TAG = "logstead"
 LEVEL_COLORS = {"DEBUG": "gray", "INFO": "green", "WARNING": "yellow", "ERROR": "orange", "CRITICAL": "dark-red"}
 # The share of failed requests above which the alert HighErrorRate fires.
-ALERTS = Path(__file__).parents[1] / "group_vars/all/alerts.yml"
+ALERTS = Path(__file__).parents[1] / "roles/platform/defaults/main/alerts.yml"
 ERROR_RATIO_LIMIT: float = yaml.safe_load(ALERTS.read_text())["platform_alert_rules"]["HighErrorRate"]["above"]
 
 GOOD, BAD = "green", "red"

@@ -24,6 +24,15 @@ from ansible_collections.logstead.platform.plugins.filter.alert_rules import rul
 from ansible_collections.logstead.platform.plugins.filter.alertmanager_config import receiver_problems
 from ansible_collections.logstead.platform.plugins.filter.dashboards import dashboard_problems
 from ansible_collections.logstead.platform.plugins.filter.grafana_alerting import interval_problems
+from ansible_collections.logstead.platform.plugins.plugin_utils.components import (
+    ROLES,
+    Component,
+    all_components,
+    components_of,
+    default_files,
+)
+from ansible_collections.logstead.platform.plugins.plugin_utils.logs import find_problems as log_problems
+from ansible_collections.logstead.platform.plugins.plugin_utils.topology import FAMILIES, Topology
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -31,17 +40,15 @@ from cryptography.hazmat.primitives import serialization
 Variables = Mapping[str, Any]
 Problems = Iterable[str]
 
-ROLES = Path(__file__).resolve().parents[2] / "roles"
-# Each group of hosts runs the role of the same name.
-COMPONENTS = ("loki", "gateway", "promtail", "grafana", "demo_app", "prometheus", "alertmanager", "node_exporter")
-# nginx comes from the distribution.
-CONTAINERS = tuple(component for component in COMPONENTS if component != "gateway")
 REGISTRY = r"(localhost|[\w-]+(\.[\w-]+)+|\[[0-9a-f:]+\])(:\d+)?"
 DIGEST = r"sha256:[0-9a-f]{64}"
-# Groups of one host, and what the others send to it.
-ALONE = {"loki": "lines", "prometheus": "metrics", "alertmanager": "alerts"}
 # These run on the hosts of several groups.
 COMMON = {"logrotate": ("demo_app", "promtail"), "grafana_org": ("grafana",)}
+# What a variable was called before, and what to do.
+RENAMED = {
+    "promtail_log_files": "name the files in platform_logs, which also says how they are rotated",
+    "logrotate_rules": "give each log of platform_logs its rotation",
+}
 OLDEST_RELEASE = {"Debian": 12, "Ubuntu": 22.04}
 OLDEST_SYSTEMD = 249  # Ubuntu 22.04
 OLDEST_PYTHON = (3, 9)  # what ansible-core 2.19 and the modules need
@@ -60,37 +67,93 @@ PUBLIC_SECRETS = {
 
 
 @cache
+def options_in(path: Path) -> dict[str, Any]:
+    """Return the options of the main entry point of a role's folder, by name; those of `platform` are for all roles."""
+    specs = path / "meta" / "argument_specs.yml"
+    entry = "preflight" if path == ROLES / "platform" else "main"
+    found = yaml_load(specs.read_text())["argument_specs"] if specs.is_file() else {}
+    options: dict[str, Any] = found.get(entry, {}).get("options", {})
+    return options
+
+
 def options_of(role: str) -> dict[str, Any]:
     """Return the options of a role's main entry point, by name."""
-    text = (ROLES / role / "meta" / "argument_specs.yml").read_text()
-    options: dict[str, Any] = yaml_load(text)["argument_specs"].get("main", {}).get("options", {})
-    return options
+    return options_in(role_folders().get(role, ROLES / role))
+
+
+@cache
+def role_folders() -> dict[str, Path]:
+    """Return the folders of all roles of the platform, and of components that are described elsewhere."""
+    own = {path.name: path for path in ROLES.iterdir() if (path / "meta").is_dir()}
+    return {**{component.role: component.path for component in all_components()}, **own}
+
+
+def roles_of(groups: Iterable[str]) -> list[str]:
+    """Return the roles that run on a host of these groups."""
+    names = set(groups)
+    common = [role for role, hosts in COMMON.items() if names.intersection(hosts)]
+    return ["platform", *(component.role for component in components_of(names)), *common]
+
+
+def prefixes() -> tuple[str, ...]:
+    """Return how the names of the platform's variables begin."""
+    return tuple(f"{role}_" for role in (*(component.role for component in all_components()), *COMMON, "platform"))
 
 
 @cache
 def known_names() -> dict[str, str]:
     """Return the role that each public variable of the platform belongs to."""
-    return {name: path.name for path in ROLES.iterdir() if (path / "meta").is_dir() for name in options_of(path.name)}
+    return {name: role for role in role_folders() for name in options_of(role)}
+
+
+def is_contribution(name: str) -> bool:
+    """Tell whether a variable belongs to a family of variables that add up."""
+    return name.startswith(tuple(f"{family}_" for family in (*FAMILIES, "platform_logs")))
+
+
+def check_groups(asked: Variables) -> Problems:
+    """Find an inventory without a host of the platform, and groups whose names were misspelt."""
+    ours = [component.group for component in all_components()]
+    if asked.get("groups", {}).get("all") and not any(asked["groups"].get(group) for group in ours):
+        yield (
+            f"no host of the inventory is in a group of the platform ({', '.join(ours)}): put each host in the "
+            "groups of what it is to run."
+        )
+    for group in asked["group_names"]:
+        close = difflib.get_close_matches(group, ours, n=1, cutoff=0.8)
+        if close and group not in ours:
+            yield f"the host is in the group {group}, which is unknown; did you mean {close[0]}?"
 
 
 def check_names(asked: Variables) -> Problems:
     """Find variables that look like ours and that nothing reads."""
-    prefixes = tuple(f"{role}_" for role in (*COMPONENTS, *COMMON, "platform"))
     for name in asked:
-        if name.startswith(prefixes) and name not in known_names():
+        if name in RENAMED and name in asked.get("set_names", ()):
+            yield f"{name} is no longer read: {RENAMED[name]}."
+        elif name.startswith(prefixes()) and name not in known_names() and not is_contribution(name):
             close = difflib.get_close_matches(name, known_names(), n=1)
-            yield f"{name} is no variable of the platform" + (f"; is {close[0]} meant?" if close else ".")
+            yield f"{name} is an unknown variable" + (f"; did you mean {close[0]}?" if close else ".")
 
 
 def check_values(asked: Variables) -> Problems:
-    """Hold every value against the specification of its role."""
-    groups = set(asked["group_names"])
-    common = (role for role, hosts in COMMON.items() if groups.intersection(hosts))
-    for role in ("preflight", *(component for component in COMPONENTS if component in groups), *common):
+    """Check every value against the specification of its role."""
+    for role in roles_of(asked["group_names"]):
         options = options_of(role)
         given = {name: asked[name] for name in options if name in asked}
         for message in ArgumentSpecValidator(options).validate(given).error_messages:
             yield f"{message} (role {role}; its README says what each variable means)"
+    if not asked.get("platform_environment"):
+        known = ", ".join(asked.get("platform_environments") or ["dev", "staging", "prod"])
+        yield (
+            f"the host is in no environment: put it in one of the groups {known}, or set platform_environment to a "
+            "name that is in platform_environments."
+        )
+
+
+def check_logs(asked: Variables) -> Problems:
+    """Find logs that would not be collected or rotated as meant."""
+    if isinstance(asked.get("platform_logs"), Mapping):
+        yield from log_problems(asked["platform_logs"])
 
 
 def check_host(asked: Variables) -> Problems:
@@ -184,7 +247,7 @@ def check_dashboards(asked: Variables) -> Problems:
         yield f"grafana_tracing_datasource is {tracing!r}; it is the uid of one of grafana_datasources, or empty."
     entries = asked.get("grafana_dashboards")
     if isinstance(entries, Sequence) and not isinstance(entries, str):
-        yield from dashboard_problems(entries, own_sources + others)
+        yield from dashboard_problems(entries, own_sources + others, Path(asked.get("inventory_dir") or "."))
 
 
 def check_alerts(asked: Variables) -> Problems:
@@ -210,10 +273,10 @@ def check_alerts(asked: Variables) -> Problems:
 def check_ports(asked: Variables) -> Problems:
     """Find two services of one host on one port."""
     ports: dict[int, str] = {}
-    components = [component for component in COMPONENTS if component in asked["group_names"]]
-    options = {name: option for component in components for name, option in options_of(component).items()}
+    roles = [component.role for component in components_of(asked["group_names"])]
+    options = {name: option for role in roles for name, option in options_of(role).items()}
     for name in (name for name in options if name.endswith("_port")):
-        # What isn't set is the role's default. A value that is no number has been complained of already.
+        # What isn't set is the role's default. A value that is no number has been reported already.
         value = str(asked.get(name, options[name].get("default")))
         if value.isdigit():
             port = int(value)
@@ -224,22 +287,22 @@ def check_ports(asked: Variables) -> Problems:
 
 def check_connections(asked: Variables) -> Problems:
     """Find a service without the one it needs, or with one too many."""
-    for group, sent in ALONE.items():
-        hosts = asked.get("groups", {}).get(group, [])
-        if group in asked["group_names"] and len(hosts) > 1:
+    components = components_of(asked["group_names"])
+    for component in (component for component in components if component.single_host):
+        hosts = asked.get("groups", {}).get(component.group, [])
+        if len(hosts) > 1:
             yield (
-                f"the group {group} has {len(hosts)} hosts ({', '.join(hosts)}), but they would be no cluster: {sent} "
-                "would be sent to the first alone. Keep one host in it."
+                f"the group {component.group} has {len(hosts)} hosts ({', '.join(hosts)}), but they would be no "
+                f"cluster: {component.single_host} would be sent to the first alone. Keep one host in it."
             )
-    for component, name in (("promtail", "promtail_loki_url"), ("grafana", "grafana_loki_url")):
+    for group, name in (("promtail", "promtail_loki_url"), ("grafana", "grafana_loki_url")):
         # With tenants, `check_tenants` says what is missing.
-        if component in asked["group_names"] and not asked.get(name) and not has_tenants(asked):
+        if group in asked["group_names"] and not asked.get(name) and not has_tenants(asked):
             yield (
-                f"the host is in the group {component}, but there is no Loki: "
-                f"put a host in the group loki, or set {name}."
+                f"the host is in the group {group}, but there is no Loki: put a host in the group loki, or set {name}."
             )
-    for component in (component for component in COMPONENTS if component in asked["group_names"]):
-        name = f"{component}_http_listen_address"
+    for component in components:
+        name = component.address_variable
         try:
             ipaddress.ip_address(str(asked.get(name, "127.0.0.1")))
         except ValueError:
@@ -253,6 +316,7 @@ def check_images(asked: Variables) -> Problems:
     """Find images that podman could not get, or that would change by themselves."""
     if asked.get("platform_runtime") != "podman":
         return
+    containers = [component.group for component in all_components() if component.image]
     registry, images = str(asked.get("platform_image_registry") or ""), asked.get("platform_images") or {}
     if registry and not re.fullmatch(rf"{REGISTRY}(/[\w./-]*\w)?", registry):
         yield (
@@ -260,8 +324,8 @@ def check_images(asked: Variables) -> Problems:
             "as registry.example.org:5000/upstream, and has no https://."
         )
     for name, image in images.items() if isinstance(images, Mapping) else ():
-        if name not in CONTAINERS:
-            yield f"platform_images has {name}, which has no image; {', '.join(CONTAINERS)} have one."
+        if name not in containers:
+            yield f"platform_images has {name}, which has no image; {', '.join(containers)} have one."
         elif not re.fullmatch(rf"{REGISTRY}/[\w./-]*\w(:[\w.-]+(@{DIGEST})?|@{DIGEST})", str(image)):
             yield (
                 f"platform_images has {image!r} for {name}; it is a full name with a registry, and a tag, a digest or "
@@ -458,8 +522,10 @@ def check_people(asked: Variables) -> Problems:
 
 
 CHECKS: tuple[Callable[[Variables], Problems], ...] = (
+    check_groups,
     check_names,
     check_values,
+    check_logs,
     check_host,
     check_periods,
     check_sampling,
@@ -481,6 +547,18 @@ def problems_of(asked: Variables) -> list[str]:
     return [problem for check in CHECKS for problem in check(asked)]
 
 
+def is_current(component: Component, variables: Variables) -> bool:
+    """Tell whether a host has the release that its variables name, so that nothing is to be downloaded."""
+    if variables.get("platform_runtime") == "podman":
+        return False
+    version = variables.get(f"{component.role}_version")
+    found = (variables["ansible_facts"].get("systemd_app_releases") or {}).get(component.name) or {}
+    pinned = re.search(r"[0-9a-f]{64}$", str(variables.get(f"{component.role}_checksum") or "").lower())
+    return version is None or (
+        str(found.get("version")) == str(version) and "sha256" in found and (not pinned or pinned[0] == found["sha256"])
+    )
+
+
 class ActionModule(ActionBase):  # type: ignore[misc]
     """Fails with all problems of a host at once."""
 
@@ -488,21 +566,56 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     _requires_connection = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Run the checks on the host's variables."""
+        """Run the checks on the host's variables, and return which components' releases have to be downloaded."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         variables = task_vars or {}
-        prefixes = tuple(f"{role}_" for role in (*COMPONENTS, *COMMON, "platform"))
-        asked: dict[str, Any] = {name: variables[name] for name in ("ansible_facts", "group_names", "groups")}
-        undefined = []
-        for name in variables:
-            if str(name).startswith(prefixes):
-                try:
-                    asked[name] = self._templar.template(variables[name])
-                except AnsibleError as error:
-                    asked[name] = None
-                    undefined.append(f"{name} can't be worked out: {error}")
+        ours = any(variables["groups"].get(component.group) for component in all_components())
+        if ours and not components_of(variables["group_names"]):
+            return {**result, "fetch": []}  # a host that the platform does not manage
+        asked, undefined = self.resolve(variables)
         problems = undefined + problems_of(asked)
         if problems:
             result["failed"] = True
             result["msg"] = "Nothing was changed. " + " ".join(f"({n}) {text}" for n, text in enumerate(problems, 1))
+        result["fetch"] = [
+            component.role_name
+            for component in components_of(variables["group_names"])
+            if (component.path / "tasks/fetch.yml").is_file()
+            and self.is_selected(component, variables)
+            and not is_current(component, asked)
+        ]
         return result
+
+    def resolve(self, variables: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """Return the values of the platform's variables on this host, defaults included, and what is wrong there."""
+        names = ("ansible_facts", "group_names", "groups", "inventory_dir")
+        asked: dict[str, Any] = {name: variables[name] for name in names if name in variables}
+        defaults: dict[str, Any] = {}
+        for role in roles_of(variables["group_names"]):
+            for path in default_files(role_folders()[role]):
+                loaded = self._loader.load_from_file(str(path), trusted_as_template=True) or {}
+                defaults.update({name: value for name, value in loaded.items() if not name.startswith("__")})
+        ours = [str(name) for name in variables if str(name).startswith(prefixes())]
+        asked["set_names"] = [name for name in ours if name not in options_of("platform")]
+        templar = self._templar.copy_with_new_env(available_variables={**defaults, **variables})
+        undefined = []
+        for name in dict.fromkeys([*ours, *defaults]):
+            if name.startswith("__"):
+                continue
+            try:
+                asked[name] = templar.template(variables.get(name, defaults.get(name)))
+            except AnsibleError as error:
+                asked[name] = None
+                undefined.append(f"{name} is invalid: {error}")
+        try:
+            asked["platform_logs"] = Topology(
+                variables["inventory_hostname"], variables["groups"], variables["hostvars"]
+            ).logs()
+        except AnsibleError as error:
+            undefined.append(str(error))
+        return asked, list(dict.fromkeys(undefined))
+
+    def is_selected(self, component: Component, variables: Variables) -> bool:
+        """Tell whether the run's tags select a component."""
+        run, skipped = (set(variables.get(name) or []) for name in ("ansible_run_tags", "ansible_skip_tags"))
+        return bool(run & {"all", component.group, "always"}) and component.group not in skipped

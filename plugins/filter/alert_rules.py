@@ -3,7 +3,8 @@
 """Filters that turn the platform's one list of rules into the rule files of Loki and of Prometheus.
 
 A rule is a dict under its name. One with `above` or `below` is an alert; one without is recorded under its name, which
-then has a colon in it, such as `service:requests:rate5m`. group_vars/all/alerts.yml tells what the keys mean.
+then has a colon in it, such as `service:requests:rate5m`.
+roles/platform/defaults/main/alerts.yml tells what the keys mean.
 """
 
 from __future__ import annotations

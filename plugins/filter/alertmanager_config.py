@@ -3,7 +3,7 @@
 """Filters that make Alertmanager's settings, and the files of its secrets, from who is to be told of what.
 
 A receiver is a dict with a `name` and one or more of `email`, `webhook`, `slack` and `pagerduty`;
-group_vars/all/alerts.yml shows each. Settings: https://prometheus.io/docs/alerting/latest/configuration/.
+roles/platform/defaults/main/alerts.yml shows each. Settings: https://prometheus.io/docs/alerting/latest/configuration/.
 """
 
 from __future__ import annotations

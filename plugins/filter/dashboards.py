@@ -17,9 +17,8 @@ from ansible.errors import AnsibleFilterError
 
 Json = dict[str, Any]
 
-# The checkout, from which the paths of own files start, and the dashboards that come with the role.
-CHECKOUT = Path(__file__).resolve().parents[2]
-OWN_DASHBOARDS = CHECKOUT / "roles/grafana/files/dashboards"
+# The dashboards that come with the role.
+OWN_DASHBOARDS = Path(__file__).resolve().parents[2] / "roles/grafana/files/dashboards"
 OWN_FOLDER = "Log platform"
 DEFAULT_FOLDER = "Applications"
 TEMPLATE = "fastapi.json"
@@ -255,7 +254,7 @@ def collected(
     return found, problems
 
 
-def dashboard_problems(entries: Sequence[Any], datasources: Sequence[str], base: Path = CHECKOUT) -> list[str]:
+def dashboard_problems(entries: Sequence[Any], datasources: Sequence[str], base: str | Path = ".") -> list[str]:
     """Return what is wrong with `grafana_dashboards`: sentences that say what to do.
 
     Args:
@@ -263,10 +262,10 @@ def dashboard_problems(entries: Sequence[Any], datasources: Sequence[str], base:
         datasources: Uids of the data sources that there are.
         base: Folder that relative paths start from.
     """
-    return collected(entries, datasources, base)[1]
+    return collected(entries, datasources, Path(base))[1]
 
 
-def dashboards(entries: Sequence[Any], datasources: Sequence[str], base: Path = CHECKOUT) -> list[Json]:
+def dashboards(entries: Sequence[Any], datasources: Sequence[str], base: str | Path = ".") -> list[Json]:
     """Return every dashboard as `uid`, `folder` (title), `folder_uid`, `path` (relative) and `content` (its JSON).
 
     Args:
@@ -277,7 +276,7 @@ def dashboards(entries: Sequence[Any], datasources: Sequence[str], base: Path = 
     Raises:
         AnsibleFilterError: An entry would not work.
     """
-    found, problems = collected(entries, datasources, base)
+    found, problems = collected(entries, datasources, Path(base))
     if problems:
         raise AnsibleFilterError(" ".join(problems))
     return [

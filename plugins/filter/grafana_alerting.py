@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 """Filter that turns the platform's rules, and who is to be told of them, into what Grafana's provisioning API takes.
 
-The rules and receivers are those of group_vars/all/alerts.yml, and are looked at by the same code as for the other
-engine. https://grafana.com/docs/grafana/latest/developers/http_api/alerting_provisioning/
+The rules and receivers are those of roles/platform/defaults/main/alerts.yml, and are checked by the same code as for
+the other engine. https://grafana.com/docs/grafana/latest/developers/http_api/alerting_provisioning/
 """
 
 from __future__ import annotations

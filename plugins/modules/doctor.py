@@ -381,7 +381,7 @@ def check_tailed(url: str, files: list[Path], app_files: list[Path]) -> Metrics:
     if unmatched:
         raise StepFailed(
             f"no entry of promtail_log_files matches {', '.join(unmatched)}.",
-            "add it there (group_vars/all/logs.yml), or set demo_app_log_folder right; then run site.yml.",
+            "add it there (platform_logs), or set demo_app_log_folder right; then run site.yml.",
         )
     return metrics
 

@@ -49,6 +49,8 @@ IN_WORDS = {
     "promtail_http_listen_address": SCRAPED,
     "node_exporter_http_listen_address": SCRAPED,
     "demo_app_http_listen_address": SCRAPED,
+    "grafana_http_listen_address": "0.0.0.0",
+    "gateway_https_listen_address": "0.0.0.0",
 }
 # Secrets, and where they are where group_vars have none.
 SECRETS = {
@@ -68,6 +70,7 @@ def variables_of(environment: str) -> dict[str, Any]:
     """Return what an environment has, by Ansible's order: defaults, group_vars/all, its own."""
     paths = [
         *REPOSITORY.glob("roles/*/defaults/main.yml"),
+        *REPOSITORY.glob("roles/platform/defaults/main/*.yml"),
         *REPOSITORY.glob("group_vars/all/*.yml"),
         REPOSITORY / f"group_vars/{environment}/main.yml",
     ]

@@ -90,8 +90,10 @@ SUITES = (
 
 def versions() -> dict[str, str]:
     """Return the platform's versions."""
-    loaded: dict[str, str] = yaml.safe_load((REPO / "group_vars/all/versions.yml").read_text(encoding="utf-8"))
-    return loaded
+    defaults = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in REPO.glob("roles/*/defaults/main.yml")]
+    return {
+        name: str(value) for role in defaults for name, value in role.items() if re.search("_(version|build)$", name)
+    }
 
 
 def release_folder(version: str) -> str:

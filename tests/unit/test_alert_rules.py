@@ -29,14 +29,18 @@ from tests.hosts.cache import CACHE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
-VERSIONS = yaml.safe_load((REPOSITORY / "group_vars/all/versions.yml").read_text())
+VERSIONS = {
+    name: version
+    for role in ("loki", "prometheus", "alertmanager")
+    for name, version in yaml.safe_load((REPOSITORY / f"roles/{role}/defaults/main.yml").read_text()).items()
+}
 
 Rule = dict[str, Any]
 
 
 def default_rules() -> dict[str, Rule]:
     """Return the rules of group_vars as roles get them."""
-    text = (REPOSITORY / "group_vars/all/alerts.yml").read_text()
+    text = (REPOSITORY / "roles/platform/defaults/main/alerts.yml").read_text()
     text = re.sub(r"\{% (end)?raw %\}", "", text).replace("{{ platform_grafana_url }}", "https://grafana.example.org")
     rules: dict[str, Rule] = yaml.safe_load(text)["platform_alert_rules"]
     return rules

@@ -33,7 +33,7 @@ def test_a_compose_tool_takes_the_file() -> None:
 
 def test_the_app_writes_where_promtail_of_the_host_reads() -> None:
     (service,) = yaml.safe_load(COMPOSE.read_text())["services"].values()
-    folder = yaml.safe_load((REPOSITORY / "group_vars/all/logs.yml").read_text())["demo_app_log_folder"]
+    folder = yaml.safe_load((REPOSITORY / "roles/demo_app/defaults/main.yml").read_text())["demo_app_log_folder"]
     assert f"{folder}:{folder}" in service["volumes"]
     assert f"-g adm {folder}" in (REPOSITORY / "docs/containers.md").read_text()
     assert service["read_only"]

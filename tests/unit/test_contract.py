@@ -17,7 +17,7 @@ import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROLES = sorted(path.parents[1].name for path in REPOSITORY.glob("roles/*/meta/argument_specs.yml"))
-COMPONENTS = [role for role in ROLES if role not in ("systemd_app", "preflight")]
+COMPONENTS = [role for role in ROLES if role not in ("systemd_app", "platform")]
 ENVIRONMENTS = ("dev", "staging", "prod")
 INVENTORIES = sorted(path.name for path in REPOSITORY.glob("inventories/*"))
 HEADER = "# Managed by logstead"
@@ -43,7 +43,8 @@ def options_of(role: str) -> dict[str, dict[str, Any]]:
 
 
 def defaults_of(role: str) -> dict[str, Any]:
-    return load(REPOSITORY / f"roles/{role}/defaults/main.yml") or {}
+    paths = [REPOSITORY / f"roles/{role}/defaults/main.yml", *REPOSITORY.glob(f"roles/{role}/defaults/main/*.yml")]
+    return {name: value for path in paths for name, value in (load(path) or {}).items()}
 
 
 def shared_variables() -> dict[str, Any]:
@@ -92,8 +93,7 @@ def test_every_default_is_a_documented_variable(role: str) -> None:
 
 @pytest.mark.parametrize("role", ROLES)
 def test_every_optional_variable_has_a_default_or_says_where_it_comes_from(role: str) -> None:
-    # The platform's own variables have theirs in group_vars/all.
-    known = set(defaults_of(role)) | (set(shared_variables()) if role == "preflight" else set())
+    known = set(defaults_of(role))
     without = {
         name
         for name, option in options_of(role).items()
@@ -110,14 +110,14 @@ def test_no_required_variable_has_a_default(role: str) -> None:
 @pytest.mark.parametrize("role", ROLES)
 def test_the_documented_default_is_the_real_one(role: str) -> None:
     documented = {name: option["default"] for name, option in options_of(role).items() if "default" in option}
-    defaults = shared_variables() if role == "preflight" else defaults_of(role)
+    defaults = defaults_of(role)
     real = {name: defaults[name] for name in defaults if name in options_of(role) and is_literal(defaults[name])}
     assert real == documented
 
 
 @pytest.mark.parametrize("role", COMPONENTS)
 def test_a_component_has_few_variables_and_all_bear_its_name(role: str) -> None:
-    assert len(options_of(role)) <= 19
+    assert len(options_of(role)) <= 21
     assert all(name.startswith(f"{role}_") for name in options_of(role))
 
 
@@ -142,11 +142,6 @@ def test_every_name_in_group_vars_is_a_variable_of_some_role() -> None:
             name for name in load(path) or {} if name not in known and not name.startswith(("ansible_", "test_"))
         }
         assert not unknown, path
-
-
-def test_the_versions_in_group_vars_are_the_roles_own() -> None:
-    for name, version in load(REPOSITORY / "group_vars/all/versions.yml").items():
-        assert version == defaults_of(name.rpartition("_")[0])[name]
 
 
 # --- Inventories and precedence, by real plays ------------------------------------------------------------------------
@@ -230,7 +225,7 @@ def test_a_play_sees_what_its_environment_says_and_that_beats_what_all_say(
 def test_a_play_sees_what_all_environments_share(plays: dict[str, dict[str, Any]], environment: str) -> None:
     own = load(REPOSITORY / f"group_vars/{environment}/main.yml")
     shared = {name: value for name, value in shared_variables().items() if is_literal(value) and name not in own}
-    assert {"platform_runtime", "loki_version", "promtail_http_port"} <= set(shared)
+    assert {"platform_mirror_url"} <= set(shared)
     assert {name: plays[environment][name] for name in shared} == shared
 
 
@@ -296,7 +291,7 @@ def test_the_shared_role_reads_no_variable_of_another_role_and_never_asks_who_ca
 def test_a_component_reads_no_variable_of_another_one(role: str) -> None:
     # Grafana's people are kept by a role of their own, which the role grafana calls and hands what it asks for.
     called = {"grafana": "grafana_org"}.get(role)
-    others = "|".join((*COMPONENTS, "preflight"))
+    others = "|".join(COMPONENTS)
     name = re.compile(rf"\b(?:__)?((?:{others})_\w+)")
 
     def owner(found: str) -> str:
@@ -331,7 +326,7 @@ def test_every_text_that_a_role_writes_says_who_wrote_it(role: str) -> None:
     templates = {path.name: path for path in REPOSITORY.glob(f"roles/{role}/templates/*.j2")}
     assert all(any(name in text for name in templates) for text in from_templates)
     written = [text for text in texts if text not in from_templates] + [path.read_text() for path in templates.values()]
-    assert written or role in ("preflight", "grafana_org", "node_exporter")
+    assert written or role in ("platform", "grafana_org", "node_exporter")
     assert not [text for text in written if not starts_with_header(text, role)]
 
 

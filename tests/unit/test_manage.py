@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.logstead.platform.plugins.modules import component_status as status
+from ansible_collections.logstead.platform.plugins.plugin_utils.components import find_component
 
 REPOSITORY = Path(__file__).parents[2]
 VERBS = ["start", "stop", "restart", "status", "logs", "doctor", "clean"]
@@ -145,18 +146,13 @@ def test_clean_has_no_tag_that_could_leave_its_question_out() -> None:
 
 
 def test_clean_lists_all_that_the_role_removes() -> None:
-    removed = yaml.safe_load((REPOSITORY / "roles/systemd_app/vars/main.yml").read_text())[
-        "__systemd_app_removed_paths"
-    ]
     variables = yaml.safe_load((REPOSITORY / "roles/systemd_app/vars/main.yml").read_text())
-    paths = []
-    for path in removed:
-        name = re.fullmatch(r"\{\{ (\w+) \}\}", path)
-        paths.append((variables[name[1]] if name else path).replace("systemd_app_name", "name"))
-    (play,) = read(REPOSITORY / "playbooks/clean.yml")
-    for path in paths:
-        assert path in play["vars"]["clean_program_paths"]
-    assert play["vars"]["clean_program_paths"].count("/etc/") + 1 == len(paths)
+    removed = [
+        variables[name[1]] if (name := re.fullmatch(r"\{\{ (\w+) \}\}", path)) else path
+        for path in variables["__systemd_app_removed_paths"]
+    ]
+    paths = {path.replace("{{ systemd_app_name }}", "demo-app") for path in removed}
+    assert set(find_component("demo_app").program_paths) == paths
 
 
 # --- status ---

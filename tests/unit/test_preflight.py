@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from ansible_collections.logstead.platform.plugins.action import preflight_check
 from ansible_collections.logstead.platform.plugins.action.preflight_check import known_names, problems_of
+from ansible_collections.logstead.platform.plugins.plugin_utils.components import all_components
 
-COMPONENTS = [component for component in preflight_check.COMPONENTS if component != "gateway"]  # it needs tenants
+COMPONENTS = [component.group for component in all_components() if component.group != "gateway"]  # it needs tenants
 
 
 def facts(**changed: Any) -> dict[str, Any]:
@@ -202,7 +202,10 @@ def test_an_image_without_a_registry_or_a_version_is_refused(image: str) -> None
 
 def test_an_image_of_what_has_none_is_refused() -> None:
     problem = only_problem(**IN_CONTAINERS, platform_images={"gateway": "docker.io/nginx:1"})
-    assert "platform_images has gateway, which has no image; loki, promtail" in problem
+    assert (
+        "platform_images has gateway, which has no image; node_exporter, alertmanager, prometheus, loki, promtail"
+        in problem
+    )
 
 
 def test_the_demo_apps_image_comes_from_somewhere() -> None:
@@ -231,7 +234,7 @@ def test_a_port_that_is_no_number_is_refused_once() -> None:
 
 def test_a_variable_that_is_needed_and_missing_is_named() -> None:
     problem = only_problem(platform_environment=None)
-    assert "missing required arguments: platform_environment" in problem
+    assert "the host is in no environment" in problem
 
 
 def test_a_log_file_with_an_unknown_key_is_refused() -> None:
@@ -249,11 +252,11 @@ def test_a_log_file_with_an_unknown_key_is_refused() -> None:
     ],
 )
 def test_a_misspelt_variable_is_found_and_the_right_one_suggested(misspelt: str, meant: str) -> None:
-    assert only_problem(**{misspelt: 1}) == f"{misspelt} is no variable of the platform; is {meant} meant?"
+    assert only_problem(**{misspelt: 1}) == f"{misspelt} is an unknown variable; did you mean {meant}?"
 
 
 def test_a_name_that_is_like_no_other_is_refused_all_the_same() -> None:
-    assert only_problem(loki_qqqqqqqqqqqq=1) == "loki_qqqqqqqqqqqq is no variable of the platform."
+    assert only_problem(loki_qqqqqqqqqqqq=1) == "loki_qqqqqqqqqqqq is an unknown variable."
 
 
 def test_variables_of_others_are_none_of_our_business() -> None:
@@ -262,7 +265,7 @@ def test_variables_of_others_are_none_of_our_business() -> None:
 
 def test_every_role_contributes_its_names() -> None:
     assert {known_names()[f"{role}_http_port"] for role in COMPONENTS} == set(COMPONENTS)
-    assert known_names()["platform_environment"] == "preflight"
+    assert known_names()["platform_environment"] == "platform"
 
 
 # --- The host ---------------------------------------------------------------------------------------------------------

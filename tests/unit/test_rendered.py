@@ -113,7 +113,11 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Files]:
 def programs() -> Iterator[Path]:
     """A folder with the pinned releases of what checks its settings, as /opt would hold them."""
     architecture = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
-    versions = yaml.safe_load((REPOSITORY / "group_vars/all/versions.yml").read_text())
+    versions = {
+        name: version
+        for role in ("loki", "promtail", "prometheus", "alertmanager")
+        for name, version in yaml.safe_load((REPOSITORY / f"roles/{role}/defaults/main.yml").read_text()).items()
+    }
     with tempfile.TemporaryDirectory(prefix="logstead-unit-") as folder:
         for name in ("loki", "lokitool", "promtail"):
             version = versions[f"{name.replace('tool', '')}_version"]

@@ -35,7 +35,7 @@ FAILED = (
     'sum(count_over_time({job="fastapi"} |= `"status_code"` | json status_code="status_code" | status_code=500 [5m]))'
 )
 # What the rules call it, in group_vars: there it is kept from Ansible.
-SHARED = yaml.safe_load((REPOSITORY / "group_vars/all/alerts.yml").read_text())
+SHARED = yaml.safe_load((REPOSITORY / "roles/platform/defaults/main/alerts.yml").read_text())
 RULES = SHARED["platform_alert_rules"]
 COMPARISON = re.compile(r"\s(<|<=|>|>=|==)\s*[\d.]+$")
 

@@ -33,7 +33,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         "grafana_http_port and loki_http_port are both 3100",
         "a port of its own",
     ),
-    "misspelt variable": ({"loki_retension": "7d"}, "loki_retension is no variable", "is loki_retention meant?"),
+    "misspelt variable": ({"loki_retension": "7d"}, "loki_retension is an unknown variable", "did you mean loki_retention?"),
     "collector without a store": ({"promtail_loki_url": ""}, "there is no Loki", "put a host in the group loki"),
     "default password in production": (
         {"platform_environment": "prod"},
@@ -41,7 +41,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         "group_vars/prod/vault.yml",
     ),
     "address that is none": ({"loki_http_listen_address": "logs.example"}, "is no IP address", "Set platform_address"),
-    "file without a job": ({"promtail_log_files": [{"path": "/x"}]}, "promtail_log_files", "job"),
+    "log without a path": ({"platform_logs": {"shop": {"rotation": "never"}}}, "platform_logs: shop needs path", "or paths"),
     "dashboard that isn't there": (
         {"grafana_dashboards": [{"file": "none.json"}, {"title": "Shop"}]},
         "none.json can't be read",

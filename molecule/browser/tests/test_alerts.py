@@ -14,7 +14,7 @@ from panels import ask_grafana
 from support import REPOSITORY, eventually, journal, run_playbook, samples, unique
 
 APP = "http://127.0.0.1:8000"
-RULES = yaml.safe_load((REPOSITORY / "group_vars/all/alerts.yml").read_text())["platform_alert_rules"]
+RULES = yaml.safe_load((REPOSITORY / "roles/platform/defaults/main/alerts.yml").read_text())["platform_alert_rules"]
 PROVISIONING = "/api/v1/provisioning"
 
 Json = dict[str, Any]
