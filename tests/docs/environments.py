@@ -15,15 +15,15 @@ ENVIRONMENTS = ("dev", "staging", "prod")
 MARKS = ("<!-- made by `make docs` from group_vars: begin -->\n", "<!-- end -->\n")
 # Every variable in which environments differ must be here: a test looks.
 ROWS = {
-    "platform_log_level": "least severe level that applications write",
-    "platform_retention": "how long a line is kept",
-    "loki_retention_by_level": "other periods, by level",
-    "promtail_sampling": "share of lines kept, by job and level",
-    "loki_memory_max": "most memory of Loki",
-    "promtail_memory_max": "most memory of Promtail",
-    "platform_alert_engine": "who tells of alerts",
-    "prometheus_retention": "how long metrics are kept",
-    "prometheus_retention_size": "most disk of metrics",
+    "platform_log_level": "minimum log level of applications",
+    "platform_retention": "log retention",
+    "loki_retention_by_level": "log retention overrides, by level",
+    "promtail_sampling": "sampling rate, by job and level",
+    "loki_memory_max": "memory limit of Loki",
+    "promtail_memory_max": "memory limit of Promtail",
+    "platform_alert_engine": "alert engine",
+    "prometheus_retention": "metrics retention",
+    "prometheus_retention_size": "maximum disk usage of metrics",
     "loki_http_listen_address": "Loki listens on",
     "promtail_http_listen_address": "Promtail listens on",
     "grafana_http_listen_address": "Grafana listens on",
@@ -31,16 +31,16 @@ ROWS = {
     "alertmanager_http_listen_address": "Alertmanager listens on",
     "node_exporter_http_listen_address": "node_exporter listens on",
     "demo_app_http_listen_address": "the demo app listens on",
-    "platform_tenants_enabled": "whether environments that share a Loki are kept apart",
+    "platform_tenants_enabled": "whether environments that share a Loki are separate tenants",
     "gateway_https_listen_address": "with tenants, the gateway listens on",
     "grafana_admin_password": "Grafana's admin password",
-    "grafana_secret_key": "key of Grafana's stored secrets",
-    "platform_credentials": "with tenants, the gateway's log-ins",
-    "gateway_certificate_key": "with tenants, the key of the gateway's certificate",
+    "grafana_secret_key": "encryption key of secrets stored by Grafana",
+    "platform_credentials": "with tenants, the gateway's credentials",
+    "gateway_certificate_key": "with tenants, the private key of the gateway's certificate",
 }
 # What no value in the files says by itself.
-ALONE_OR_NOT = "127.0.0.1 on a single host, else the host's address"
-SCRAPED = "127.0.0.1, or the host's address where another host's Prometheus scrapes it"
+ALONE_OR_NOT = "127.0.0.1 with a single host, otherwise the host's address"
+SCRAPED = "127.0.0.1, or the host's address if a Prometheus on another host scrapes it"
 IN_WORDS = {
     "platform_alert_engine": "Alertmanager, where the group has a host",
     "loki_http_listen_address": ALONE_OR_NOT,
@@ -49,15 +49,15 @@ IN_WORDS = {
     "promtail_http_listen_address": SCRAPED,
     "node_exporter_http_listen_address": SCRAPED,
     "demo_app_http_listen_address": SCRAPED,
-    "grafana_http_listen_address": "0.0.0.0",
-    "gateway_https_listen_address": "0.0.0.0",
+    "grafana_http_listen_address": "all addresses",
+    "gateway_https_listen_address": "all addresses",
 }
 # Secrets, and where they are where group_vars have none.
 SECRETS = {
     "grafana_admin_password": "in the vault",
     "grafana_secret_key": "in the vault",
     "platform_credentials": "in the vault",
-    "gateway_certificate_key": "made on the host, or your own in the vault",
+    "gateway_certificate_key": "generated on the host, or your own in the vault",
 }
 
 
