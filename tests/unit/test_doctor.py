@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
@@ -601,6 +608,139 @@ def test_whatever_happens_is_a_finding_and_no_end(execute: Callable[..., dict[st
     result = take(NAMES[0], execute)
     assert result["taken"] == {NAMES[0]: seen}
     assert not result.get("failed")
+
+
+# --- The playbook, with hosts that are this one, and with one server as all of their parts ---
+
+
+class Parts:
+    """Answers as Promtail and as Loki, which finds every line; keeps what is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        sent = itertools.count(10)
+        asked = self.asked
+
+        class Handler(BaseHTTPRequestHandler):
+            """The first part of a path tells who is asked."""
+
+            def do_GET(self) -> None:
+                asked.append(unquote(self.path))
+                part, _, path = self.path.lstrip("/").partition("/")
+                body = {
+                    "ready": "Ready" if part == "promtail" else "ready",
+                    "metrics": f"promtail_sent_entries_total {next(sent)}",
+                    "loki/api/v1/query_range": json.dumps(STREAMS),
+                    "loki/api/v1/labels": json.dumps(LABELS),
+                }[path.partition("?")[0]]
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(body.encode())
+
+            def log_message(self, *_: Any) -> None:
+                """Say nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+
+
+@pytest.fixture
+def parts() -> Iterator[Parts]:
+    found = Parts()
+    with found.server:
+        threading.Thread(target=found.server.serve_forever, daemon=True).start()
+        yield found
+        found.server.shutdown()
+
+
+@pytest.fixture
+def run(parts: Parts, tmp_path: Path) -> Callable[..., tuple[int, str]]:
+    """Run the playbook with two collectors, a and b, and a Loki; return the exit code and what is printed."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("systemctl", "journalctl", "logger"):
+        (programs / name).write_text("#!/bin/sh\n")
+        (programs / name).chmod(0o755)
+    shared = {
+        "ansible_connection": "local",
+        "ansible_become": False,
+        "ansible_python_interpreter": sys.executable,
+        "promtail_http_port": f"{parts.server.server_port}/promtail",
+        "promtail_http_listen_address": "127.0.0.1",
+        "promtail_loki_url": f"http://127.0.0.1:{parts.server.server_port}/loki",
+        "promtail_log_files": [],
+        "loki_http_port": f"{parts.server.server_port}/loki",
+        "loki_http_listen_address": "127.0.0.1",
+        "platform_tenants_enabled": False,
+        "platform_alert_engine": "none",
+    }
+
+    def play(*options: str, **more: dict[str, Any]) -> tuple[int, str]:
+        members = {"promtail": ["a", "b"], "loki": ["store"], "grafana": ["store"]}
+        groups = {group: {"hosts": {host: more.get(host, {}) for host in hosts}} for group, hosts in members.items()}
+        (tmp_path / "hosts.json").write_text(json.dumps({"all": {"vars": shared, "children": groups}}))
+        run = subprocess.run(
+            ["ansible-playbook", "-i", tmp_path / "hosts.json", "playbooks/doctor.yml", *options],
+            cwd=REPOSITORY,
+            env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        return run.returncode, run.stdout
+
+    return play
+
+
+def test_the_lines_of_all_hosts_are_looked_for(run: Callable[..., tuple[int, str]], parts: Parts) -> None:
+    code, printed = run("--skip-tags", "grafana")
+    assert code == 0, printed
+    assert "doctor: every step that was taken works." in printed
+    assert "4  Grafana's datasource answers  nothing   no host is in the group grafana, or it is left out" in printed
+    assert "Step 4 of 4 | Grafana finds it" in printed
+    queries = {path.partition("query=")[2].partition("&")[0] for path in parts.asked if "query_range" in path}
+    assert len(queries) == 2, queries
+
+
+def test_of_hosts_that_are_left_out_nothing_is_said(run: Callable[..., tuple[int, str]]) -> None:
+    code, printed = run("--limit", "a", "--check")
+    assert code == 0, printed
+    assert "3  Loki finds the line           nothing   no host is in the group loki, or in gateway" in printed
+
+
+AWAY_BY_SSH = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
+
+
+@pytest.mark.parametrize(
+    ("broken", "failure", "rows"),
+    [
+        (
+            {"a": AWAY_BY_SSH},
+            "1 of 4 (The app writes JSON) failed on a: the host can't be reached",
+            "FAILED not not not",
+        ),
+        ({"store": AWAY_BY_SSH}, "3 of 4 (Loki finds the line) failed on store: the host", "no ok FAILED not"),
+        (
+            {"b": {"promtail_log_files": "{{ missing }}"}},
+            "2 of 4 (Promtail sends) failed on b: the check itself broke: ",
+            "no FAILED not not",
+        ),
+        (
+            {"store": {"loki_http_port": 1}},
+            "3 of 4 (Loki finds the line) failed on store: loki.service is unknown",
+            "no ok FAILED not",
+        ),
+    ],
+    ids=["collector away", "Loki's host away", "no variable", "Loki silent"],
+)
+def test_there_is_a_report_whatever_fails(
+    run: Callable[..., tuple[int, str]], broken: dict[str, Any], failure: str, rows: str
+) -> None:
+    code, printed = run(**broken)
+    assert code == 2, printed
+    assert f"doctor: step {failure}" in printed
+    shown = [line.strip() for line in printed.splitlines() if line.strip()[:3] in ("1  ", "2  ", "3  ", "4  ")]
+    assert [line[33:].split()[0] for line in shown] == rows.split()
 
 
 # --- The report ---
