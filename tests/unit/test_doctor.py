@@ -20,6 +20,14 @@ import pytest
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible_collections.logstead.platform.plugins.action.doctor_plan import ActionModule as Plan
 from ansible_collections.logstead.platform.plugins.action.doctor_step import ActionModule as StepAction
+from ansible_collections.logstead.platform.plugins.module_utils import (
+    doctor_app,
+    doctor_common,
+    doctor_grafana,
+    doctor_loki,
+    doctor_prometheus,
+    doctor_promtail,
+)
 from ansible_collections.logstead.platform.plugins.modules import doctor
 from ansible_collections.logstead.platform.plugins.plugin_utils import doctor_report as report
 from ansible_collections.logstead.platform.plugins.plugin_utils import doctor_steps as steps
@@ -51,10 +59,13 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
         status, body = next((answer for part, answer in given.items() if part in asked), (0, "Connection refused"))
         return status, body if isinstance(body, str) else json.dumps(body)
 
-    monkeypatch.setattr(doctor, "ask", ask)
-    monkeypatch.setattr(doctor, "output_of", lambda *_: "")
-    for name in ("POLL_SECONDS", "SEND_SECONDS", "WRITE_SECONDS"):
-        monkeypatch.setattr(doctor, name, 0)
+    for module in (doctor_app, doctor_common, doctor_grafana, doctor_loki, doctor_prometheus, doctor_promtail):
+        monkeypatch.setattr(module, "ask", ask)
+    for module in (doctor_common, doctor_promtail):
+        monkeypatch.setattr(module, "output_of", lambda *_: "")
+    monkeypatch.setattr(doctor_common, "POLL_SECONDS", 0)
+    monkeypatch.setattr(doctor_promtail, "SEND_SECONDS", 0)
+    monkeypatch.setattr(doctor_app, "WRITE_SECONDS", 0)
     return given
 
 
@@ -69,7 +80,7 @@ def examine(step: str, **parameters: Any) -> dict[str, Any]:
 
 
 def record(**changes: Any) -> str:
-    fields: dict[str, Any] = dict.fromkeys(doctor.CONTRACT, "x") | changes
+    fields: dict[str, Any] = dict.fromkeys(doctor_app.CONTRACT, "x") | changes
     return json.dumps({name: value for name, value in fields.items() if value is not None})
 
 
@@ -85,20 +96,20 @@ def record(**changes: Any) -> str:
     ],
 )
 def test_a_record_is_json_with_the_agreed_fields(line: str, problem: str) -> None:
-    assert doctor.problem_of(line.encode()) == problem
+    assert doctor_app.problem_of(line.encode()) == problem
 
 
 def test_a_line_that_is_being_written_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "app.log"
     path.write_text(f'{record()}\n{record()}\n{{"half": ')
-    assert doctor.check_records(path) == 2
+    assert doctor_app.check_records(path) == 2
 
 
 def test_a_long_file_is_read_from_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "TAIL_BYTES", 100)
+    monkeypatch.setattr(doctor_app, "TAIL_BYTES", 100)
     path = tmp_path / "app.log"
     path.write_text("".join(f"line {number}\n" for number in range(100)))
-    lines = doctor.tail_of(path)
+    lines = doctor_app.tail_of(path)
     assert lines[-1] == b"line 99"
     assert all(line.startswith(b"line ") for line in lines)
 
@@ -151,7 +162,10 @@ def metrics(sent: int = 12, dropped: int = 0, **pushes: int) -> str:
         "# HELP promtail_sent_entries_total Number",
         f'promtail_sent_entries_total{{host="loki:3101"}} {sent}',
         f'promtail_dropped_entries_total{{host="loki:3101",reason="rate_limited",tenant=""}} {dropped}',
-        *(f'{doctor.PUSHES}{{host="l",status_code="{code.strip("_")}"}} {count}' for code, count in pushes.items()),
+        *(
+            f'{doctor_promtail.PUSHES}{{host="l",status_code="{code.strip("_")}"}} {count}'
+            for code, count in pushes.items()
+        ),
     ]
     return "\n".join(lines)
 
@@ -161,7 +175,7 @@ def promtail(**parameters: Any) -> dict[str, Any]:
 
 
 def test_metrics_are_read() -> None:
-    (sample,) = doctor.read_metrics('# TYPE a counter\na_total{path="/x y",b="c\\"d"} 1.5e+06\n')
+    (sample,) = doctor_promtail.read_metrics('# TYPE a counter\na_total{path="/x y",b="c\\"d"} 1.5e+06\n')
     assert sample == ("a_total", {"path": "/x y", "b": 'c\\"d'}, 1.5e6)
 
 
@@ -185,7 +199,10 @@ def test_a_sender_passes(answers: Answers) -> None:
         (
             {
                 "x/ready": (200, "Ready"),
-                "/metrics": (200, metrics(sent=10).replace("# HELP", "#") + f'\n{doctor.PUSHES}{{status_code="-1"}} 4'),
+                "/metrics": (
+                    200,
+                    metrics(sent=10).replace("# HELP", "#") + f'\n{doctor_promtail.PUSHES}{{status_code="-1"}} 4',
+                ),
             },
             "can't reach Loki at http://loki (Connection refused)",
         ),
@@ -209,8 +226,8 @@ def test_a_bad_sender_is_explained(answers: Answers, given: Answers, cause: str)
 )
 @pytest.mark.usefixtures("answers")
 def test_refused_pushes_have_their_own_advice(code: str, advice: str) -> None:
-    with pytest.raises(doctor.StepFailed) as raised:
-        doctor.explain_silence({"loki_url": "http://loki"}, {code: 3.0})
+    with pytest.raises(doctor_common.StepFailed) as raised:
+        doctor_promtail.explain_silence({"loki_url": "http://loki"}, {code: 3.0})
     assert f"answers Promtail's pushes with {code}" in raised.value.cause
     assert advice in raised.value.advice
 
@@ -235,7 +252,7 @@ def test_excluded_files_are_not_expected(tmp_path: Path) -> None:
     for name in ("a.log", "b.old.log"):
         (tmp_path / name).touch()
     entries = [{"path": f"{tmp_path}/**/*.log", "exclude": f"{tmp_path}/*.old.log"}]
-    assert doctor.existing_files(entries) == [tmp_path / "a.log"]
+    assert doctor_promtail.existing_files(entries) == [tmp_path / "a.log"]
 
 
 # --- Steps 3 and 4 ---
