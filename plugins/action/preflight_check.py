@@ -29,10 +29,15 @@ from ansible_collections.logstead.platform.plugins.plugin_utils.components impor
     Component,
     all_components,
     components_of,
-    default_files,
 )
 from ansible_collections.logstead.platform.plugins.plugin_utils.logs import find_problems as log_problems
 from ansible_collections.logstead.platform.plugins.plugin_utils.topology import FAMILIES, Topology
+from ansible_collections.logstead.platform.plugins.plugin_utils.variables import (
+    COMMON_ROLES,
+    role_folders,
+    roles_of,
+    variables_with_defaults,
+)
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -42,8 +47,6 @@ Problems = Iterable[str]
 
 REGISTRY = r"(localhost|[\w-]+(\.[\w-]+)+|\[[0-9a-f:]+\])(:\d+)?"
 DIGEST = r"sha256:[0-9a-f]{64}"
-# These run on the hosts of several groups.
-COMMON = {"logrotate": ("demo_app", "promtail"), "grafana_org": ("grafana",)}
 # What a variable was called before, and what to do.
 RENAMED = {
     "promtail_log_files": "name the files in platform_logs, which also says how they are rotated",
@@ -81,23 +84,11 @@ def options_of(role: str) -> dict[str, Any]:
     return options_in(role_folders().get(role, ROLES / role))
 
 
-@cache
-def role_folders() -> dict[str, Path]:
-    """Return the folders of all roles of the platform, and of components that are described elsewhere."""
-    own = {path.name: path for path in ROLES.iterdir() if (path / "meta").is_dir()}
-    return {**{component.role: component.path for component in all_components()}, **own}
-
-
-def roles_of(groups: Iterable[str]) -> list[str]:
-    """Return the roles that run on a host of these groups."""
-    names = set(groups)
-    common = [role for role, hosts in COMMON.items() if names.intersection(hosts)]
-    return ["platform", *(component.role for component in components_of(names)), *common]
-
-
 def prefixes() -> tuple[str, ...]:
     """Return how the names of the platform's variables begin."""
-    return tuple(f"{role}_" for role in (*(component.role for component in all_components()), *COMMON, "platform"))
+    return tuple(
+        f"{role}_" for role in (*(component.role for component in all_components()), *COMMON_ROLES, "platform")
+    )
 
 
 @cache
@@ -590,23 +581,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Return the values of the platform's variables on this host, defaults included, and what is wrong there."""
         names = ("ansible_facts", "group_names", "groups", "inventory_dir")
         asked: dict[str, Any] = {name: variables[name] for name in names if name in variables}
-        defaults: dict[str, Any] = {}
-        for role in roles_of(variables["group_names"]):
-            for path in default_files(role_folders()[role]):
-                loaded = self._loader.load_from_file(str(path), trusted_as_template=True) or {}
-                defaults.update({name: value for name, value in loaded.items() if not name.startswith("__")})
+        merged, templar = variables_with_defaults(variables, self._templar, self._loader)
         ours = [str(name) for name in variables if str(name).startswith(prefixes())]
         asked["set_names"] = [name for name in ours if name not in options_of("platform")]
-        templar = self._templar.copy_with_new_env(available_variables={**defaults, **variables})
-        undefined = []
-        for name in dict.fromkeys([*ours, *defaults]):
-            if name.startswith("__"):
-                continue
-            try:
-                asked[name] = templar.template(variables.get(name, defaults.get(name)))
-            except AnsibleError as error:
-                asked[name] = None
-                undefined.append(f"{name} is invalid: {error}")
+        undefined: list[str] = []
+        for name in [str(name) for name in merged if str(name).startswith(prefixes())]:
+            asked[name] = self.value_of(merged[name], name, templar, undefined)
         try:
             asked["platform_logs"] = Topology(
                 variables["inventory_hostname"], variables["groups"], variables["hostvars"]
@@ -614,6 +594,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         except AnsibleError as error:
             undefined.append(str(error))
         return asked, list(dict.fromkeys(undefined))
+
+    def value_of(self, template: Any, name: str, templar: Any, problems: list[str]) -> Any:
+        """Return the value of a variable; None, with a further problem, if it can't be worked out."""
+        try:
+            return templar.template(template)
+        except AnsibleError as error:
+            problems.append(f"{name} is invalid: {error}")
+            return None
 
     def is_selected(self, component: Component, variables: Variables) -> bool:
         """Tell whether the run's tags select a component."""

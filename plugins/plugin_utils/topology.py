@@ -87,10 +87,8 @@ class Topology:
         """Return the address at which Prometheus scrapes a host: loopback, unless another host's Prometheus does."""
         own = host or self.host
         is_scraped_from_elsewhere = bool(set(self.hosts_of("prometheus")) - {own})
-        return str(
-            self.value("platform_metrics_address", own)
-            or (self.address(own) if is_scraped_from_elsewhere else LOOPBACK)
-        )
+        default = self.address(own) if is_scraped_from_elsewhere else LOOPBACK
+        return str(self.value("platform_metrics_address", own, default))
 
     def port(self, component: Component, host: str = "") -> int:
         """Return the port that a component listens on."""
@@ -174,10 +172,12 @@ class Topology:
         if set_by_user is not None:
             return dict(set_by_user)
         components = [component for component in components_of(self.groups_of(own)) if component.metrics_job]
-        return {
-            component.group: f"{self.listen_address(component, own).replace(EVERYWHERE, self.metrics_address(own))}:{self.port(component, own)}"
-            for component in components
-        }
+        return {component.group: self.endpoint(component, own) for component in components}
+
+    def endpoint(self, component: Component, host: str) -> str:
+        """Return the address and port at which Prometheus scrapes a component of a host."""
+        address = self.listen_address(component, host).replace(EVERYWHERE, self.metrics_address(host))
+        return f"{address}:{self.port(component, host)}"
 
     def targets(self) -> dict[str, dict[str, str]]:
         """Return where Prometheus scrapes every component, by host and group; nothing on a host without Prometheus."""

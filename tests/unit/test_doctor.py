@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
+from ansible_collections.logstead.platform.plugins.action.doctor_plan import ActionModule as Plan
+from ansible_collections.logstead.platform.plugins.action.doctor_step import ActionModule as StepAction
+from ansible_collections.logstead.platform.plugins.module_utils import (
+    doctor_app,
+    doctor_common,
+    doctor_grafana,
+    doctor_loki,
+    doctor_prometheus,
+    doctor_promtail,
+)
 from ansible_collections.logstead.platform.plugins.modules import doctor
-from ansible_collections.logstead.platform.plugins.modules import doctor_report as report
+from ansible_collections.logstead.platform.plugins.plugin_utils import doctor_report as report
+from ansible_collections.logstead.platform.plugins.plugin_utils import doctor_steps as steps
 
 REPOSITORY = Path(__file__).parents[2]
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
@@ -38,10 +59,13 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
         status, body = next((answer for part, answer in given.items() if part in asked), (0, "Connection refused"))
         return status, body if isinstance(body, str) else json.dumps(body)
 
-    monkeypatch.setattr(doctor, "ask", ask)
-    monkeypatch.setattr(doctor, "output_of", lambda *_: "")
-    for name in ("POLL_SECONDS", "SEND_SECONDS", "WRITE_SECONDS"):
-        monkeypatch.setattr(doctor, name, 0)
+    for module in (doctor_app, doctor_common, doctor_grafana, doctor_loki, doctor_prometheus, doctor_promtail):
+        monkeypatch.setattr(module, "ask", ask)
+    for module in (doctor_common, doctor_promtail):
+        monkeypatch.setattr(module, "output_of", lambda *_: "")
+    monkeypatch.setattr(doctor_common, "POLL_SECONDS", 0)
+    monkeypatch.setattr(doctor_promtail, "SEND_SECONDS", 0)
+    monkeypatch.setattr(doctor_app, "WRITE_SECONDS", 0)
     return given
 
 
@@ -56,7 +80,7 @@ def examine(step: str, **parameters: Any) -> dict[str, Any]:
 
 
 def record(**changes: Any) -> str:
-    fields: dict[str, Any] = dict.fromkeys(doctor.CONTRACT, "x") | changes
+    fields: dict[str, Any] = dict.fromkeys(doctor_app.CONTRACT, "x") | changes
     return json.dumps({name: value for name, value in fields.items() if value is not None})
 
 
@@ -72,20 +96,20 @@ def record(**changes: Any) -> str:
     ],
 )
 def test_a_record_is_json_with_the_agreed_fields(line: str, problem: str) -> None:
-    assert doctor.problem_of(line.encode()) == problem
+    assert doctor_app.problem_of(line.encode()) == problem
 
 
 def test_a_line_that_is_being_written_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "app.log"
     path.write_text(f'{record()}\n{record()}\n{{"half": ')
-    assert doctor.check_records(path) == 2
+    assert doctor_app.check_records(path) == 2
 
 
 def test_a_long_file_is_read_from_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "TAIL_BYTES", 100)
+    monkeypatch.setattr(doctor_app, "TAIL_BYTES", 100)
     path = tmp_path / "app.log"
     path.write_text("".join(f"line {number}\n" for number in range(100)))
-    lines = doctor.tail_of(path)
+    lines = doctor_app.tail_of(path)
     assert lines[-1] == b"line 99"
     assert all(line.startswith(b"line ") for line in lines)
 
@@ -138,7 +162,10 @@ def metrics(sent: int = 12, dropped: int = 0, **pushes: int) -> str:
         "# HELP promtail_sent_entries_total Number",
         f'promtail_sent_entries_total{{host="loki:3101"}} {sent}',
         f'promtail_dropped_entries_total{{host="loki:3101",reason="rate_limited",tenant=""}} {dropped}',
-        *(f'{doctor.PUSHES}{{host="l",status_code="{code.strip("_")}"}} {count}' for code, count in pushes.items()),
+        *(
+            f'{doctor_promtail.PUSHES}{{host="l",status_code="{code.strip("_")}"}} {count}'
+            for code, count in pushes.items()
+        ),
     ]
     return "\n".join(lines)
 
@@ -148,7 +175,7 @@ def promtail(**parameters: Any) -> dict[str, Any]:
 
 
 def test_metrics_are_read() -> None:
-    (sample,) = doctor.read_metrics('# TYPE a counter\na_total{path="/x y",b="c\\"d"} 1.5e+06\n')
+    (sample,) = doctor_promtail.read_metrics('# TYPE a counter\na_total{path="/x y",b="c\\"d"} 1.5e+06\n')
     assert sample == ("a_total", {"path": "/x y", "b": 'c\\"d'}, 1.5e6)
 
 
@@ -172,7 +199,10 @@ def test_a_sender_passes(answers: Answers) -> None:
         (
             {
                 "x/ready": (200, "Ready"),
-                "/metrics": (200, metrics(sent=10).replace("# HELP", "#") + f'\n{doctor.PUSHES}{{status_code="-1"}} 4'),
+                "/metrics": (
+                    200,
+                    metrics(sent=10).replace("# HELP", "#") + f'\n{doctor_promtail.PUSHES}{{status_code="-1"}} 4',
+                ),
             },
             "can't reach Loki at http://loki (Connection refused)",
         ),
@@ -196,8 +226,8 @@ def test_a_bad_sender_is_explained(answers: Answers, given: Answers, cause: str)
 )
 @pytest.mark.usefixtures("answers")
 def test_refused_pushes_have_their_own_advice(code: str, advice: str) -> None:
-    with pytest.raises(doctor.StepFailed) as raised:
-        doctor.explain_silence({"loki_url": "http://loki"}, {code: 3.0})
+    with pytest.raises(doctor_common.StepFailed) as raised:
+        doctor_promtail.explain_silence({"loki_url": "http://loki"}, {code: 3.0})
     assert f"answers Promtail's pushes with {code}" in raised.value.cause
     assert advice in raised.value.advice
 
@@ -222,7 +252,7 @@ def test_excluded_files_are_not_expected(tmp_path: Path) -> None:
     for name in ("a.log", "b.old.log"):
         (tmp_path / name).touch()
     entries = [{"path": f"{tmp_path}/**/*.log", "exclude": f"{tmp_path}/*.old.log"}]
-    assert doctor.existing_files(entries) == [tmp_path / "a.log"]
+    assert doctor_promtail.existing_files(entries) == [tmp_path / "a.log"]
 
 
 # --- Steps 3 and 4 ---
@@ -395,17 +425,362 @@ def test_metrics_or_alerts_that_fail_are_explained(answers: Answers, changed: An
     assert result["advice"]
 
 
-# --- The report ---
+# --- The steps: who takes them, with what, and their numbers ---
+
+NAMES = [step.name for step in steps.STEPS]
+GROUPS = ("loki", "promtail", "grafana", "demo_app", "prometheus")
+MODULE_STEPS = ["app", "promtail", "loki", "grafana", "alerts", "grafana_alerts"]
+
+
+def variables(host: str = "web", groups: dict[str, list[str]] | None = None, **changed: Any) -> dict[str, Any]:
+    """Return the variables of a host; the inventory has one host that runs everything, if it isn't given others."""
+    members = {group: ["web"] for group in GROUPS} if groups is None else groups
+    addresses = {f"{group}_http_listen_address": "127.0.0.1" for group in GROUPS}
+    ports = {f"{group}_http_port": number for number, group in enumerate(GROUPS, start=9001)}
+    return {
+        "inventory_hostname": host,
+        "groups": members,
+        "group_names": [group for group, hosts in members.items() if host in hosts],
+        "ansible_skip_tags": [],
+        "platform_tenants_enabled": False,
+        "platform_alert_engine": "none",
+        "platform_alertmanager_url": "http://am:9093",
+        "platform_gateway_url": "https://gate:3102",
+        "platform_tenant": "prod",
+        "platform_credentials": {"prod": {"read": "hers"}},
+        "demo_app_log_folder": "/var/log/demo-app",
+        "promtail_log_files": [],
+        "promtail_loki_url": "http://127.0.0.1:9001",
+        "grafana_admin_password": "secret",
+        **addresses,
+        **ports,
+        **changed,
+    }
+
+
+def takers(number: int, groups: dict[str, list[str]], **changed: Any) -> list[str]:
+    """Return the hosts that take a step."""
+    hosts = sorted({host for members in groups.values() for host in members})
+    return [host for host in hosts if steps.STEPS[number - 1].takes(variables(host, groups, **changed))]
+
+
+@pytest.mark.parametrize(
+    ("groups", "engine", "wanted"),
+    [
+        (["loki"], "none", NAMES[:4]),
+        (["prometheus"], "alertmanager", NAMES[:5]),
+        (["grafana"], "grafana", [*NAMES[:4], NAMES[5]]),
+        (["prometheus"], "grafana", NAMES),
+    ],
+)
+def test_there_are_as_many_steps_as_the_inventory_has(groups: list[str], engine: str, wanted: list[str]) -> None:
+    host = variables(groups={group: ["web"] for group in groups}, platform_alert_engine=engine)
+    assert [step.name for step in steps.steps_of(host)] == wanted
+
+
+def action_of(plugin: type[Any], **arguments: Any) -> Any:
+    """Return an action plugin that runs without a task queue, and whose variables are worked out already."""
+    task = SimpleNamespace(args=arguments, async_val=0, check_mode=False, diff=False)
+    templar = SimpleNamespace(template=lambda value: value)
+    connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir=None))
+    return plugin(task, connection, SimpleNamespace(), None, templar, None)
+
+
+def test_the_steps_are_numbered_as_many_as_there_are() -> None:
+    titles = [step["title"] for step in action_of(Plan).run(task_vars=variables())["steps"]]
+    assert [title.partition(" | ")[0] for title in titles] == [f"Step {number} of 5" for number in range(1, 6)]
+
+
+@pytest.mark.parametrize("engine", ["grafana", "alertmanager"])
+def test_the_module_takes_every_step_in_the_order_of_the_way(engine: str) -> None:
+    host = variables(platform_alert_engine=engine)
+    given = [step.arguments(host) for step in steps.STEPS]
+    assert [arguments["step"] for arguments in given] == MODULE_STEPS
+    assert set(MODULE_STEPS) | {"journal"} == set(doctor.STEPS)
+    assert given[4]["alertmanager_url"] == ("" if engine == "grafana" else "http://am:9093")
+
+
+def test_hosts_take_the_steps_of_their_parts() -> None:
+    groups = {"demo_app": ["a", "b"], "promtail": ["b", "c"], "loki": ["d"], "grafana": ["e"], "prometheus": ["f"]}
+    assert [takers(number, groups) for number in range(1, 7)] == [
+        ["a", "b", "c"],
+        ["a", "b", "c"],
+        ["d"],
+        ["e"],
+        ["f"],
+        ["e"],
+    ]
+    first = steps.STEPS[0]
+    assert first.arguments(variables("a", groups)) == {
+        "step": "app",
+        "url": "http://127.0.0.1:9004",
+        "log_folder": "/var/log/demo-app",
+    }
+    assert first.arguments(variables("c", groups)) == {"step": "journal", "promtail_url": "http://127.0.0.1:9002"}
+
+
+def test_an_app_is_no_finding_where_nobody_has_a_collector() -> None:
+    assert takers(2, {"demo_app": ["a"]}) == []
+
+
+def test_grafana_is_left_out_by_its_tag() -> None:
+    groups = {"grafana": ["a"]}
+    for number in (4, 6):
+        assert takers(number, groups) == ["a"]
+        assert takers(number, groups, ansible_skip_tags=["grafana"]) == []
+
+
+def test_with_tenants_loki_is_asked_through_the_gateway() -> None:
+    groups = {"loki": ["store"], "gateway": ["gate"], "promtail": ["a", "b"]}
+    tenants: dict[str, Any] = {"platform_tenants_enabled": True}
+    assert takers(3, groups, **tenants) == ["gate"]
+    assert takers(3, {"promtail": ["a", "b"]}, **tenants) == ["a"]
+    asked = steps.STEPS[2].arguments(variables("gate", groups, **tenants))
+    assert (asked["url"], asked["user"], asked["password"]) == ("https://gate:3102", "prod-read", "hers")
+    assert asked["ca"] == "/etc/gateway/ca.pem"
+    elsewhere = steps.STEPS[2].arguments(variables("a", groups, **tenants, platform_credentials={}))
+    assert (elsewhere["ca"], elsewhere["password"]) == ("/etc/promtail/ca.pem", "")
+
+
+def test_a_lines_way_may_take_longer() -> None:
+    asked = [steps.STEPS[2].arguments(host) for host in (variables(), variables(doctor_timeout=5))]
+    assert [arguments["timeout"] for arguments in asked] == [60, 5]
+
+
+# --- When to stop ---
 
 GOOD = {"outcome": "passed", "detail": "fine", "seconds": 0.5, "probe": {}, "lines": []}
 BAD = {"outcome": "failed", "cause": "it is off.", "advice": "switch it on.", "seconds": 1.0}
-SKIPPED = {"skipped": True}
+AWAY = {"unreachable": True, "msg": "no route"}
+BROKEN = {"msg": "Traceback"}
 
 
-def summed(*results: dict[str, Any]) -> tuple[str, str]:
-    steps = [{"name": f"Part {i}", "empty": "no host", "results": result} for i, result in enumerate(results, 1)]
-    text, diagnosis = report.report_of(steps)
-    return text, diagnosis
+@pytest.mark.parametrize("bad", [BAD, AWAY, BROKEN], ids=["failed", "out of reach", "broken"])
+@pytest.mark.parametrize("number", range(1, 7))
+def test_what_one_host_finds_stops_all_later_steps_and_no_other(number: int, bad: dict[str, Any]) -> None:
+    passed = dict.fromkeys(NAMES[:number], GOOD)
+    found = {"web": passed, "db": {**passed, NAMES[number - 1]: bad}, "idle": {}}
+    assert [steps.is_reached(step, found) for step in steps.STEPS] == [True] * number + [False] * (6 - number)
+
+
+def test_a_step_that_nobody_takes_stops_nothing() -> None:
+    assert all(steps.is_reached(step, {"web": {}}) for step in steps.STEPS)
+
+
+def test_only_lines_that_a_collector_reads_are_looked_for() -> None:
+    found = {host: {NAMES[0]: {**GOOD, "probe": {"host": host}}} for host in ("a", "b")}
+    assert steps.probes_of({**found, "c": {}, "d": {NAMES[0]: GOOD}}, ["b", "c", "d"]) == [{"host": "b"}]
+
+
+def take(step: str, execute: Callable[..., dict[str, Any]], **changed: Any) -> dict[str, Any]:
+    """Return the result of the action that takes a step on the host web, with a module that does as it is told."""
+    action = action_of(StepAction, name=step)
+    action._execute_module = execute
+    host = variables(**{"ansible_play_hosts_all": ["web", "db"], "hostvars": {"web": {}, "db": {}}, **changed})
+    result: dict[str, Any] = action.run(task_vars=host)
+    return result
+
+
+def test_a_result_is_added_to_the_earlier_ones_of_the_host() -> None:
+    given: list[dict[str, Any]] = []
+
+    def execute(name: str, arguments: dict[str, Any], **_: Any) -> dict[str, Any]:
+        given.append({"name": name, **arguments})
+        return {**GOOD, "ansible_facts": {"discovered_interpreter_python": "/usr/bin/python3"}}
+
+    probe = {"host": "web"}
+    earlier = {"web": {"doctor_taken": {"taken": {NAMES[0]: {**GOOD, "probe": probe}}}}, "db": {}}
+    result = take(NAMES[1], execute, hostvars=earlier)
+    assert result["taken"] == {NAMES[0]: {**GOOD, "probe": probe}, NAMES[1]: GOOD}
+    assert given[0]["name"] == "logstead.platform.doctor"
+    assert (given[0]["host"], given[0]["probes"]) == ("web", [probe])
+    assert "ansible_facts" in result
+
+
+def test_a_step_after_a_failure_is_skipped_and_forgets_nothing() -> None:
+    earlier = {"web": {"doctor_taken": {"taken": {NAMES[0]: GOOD}}}, "db": {"doctor_taken": {"taken": {NAMES[0]: BAD}}}}
+    result = take(NAMES[1], lambda *_, **__: pytest.fail("the module has run"), hostvars=earlier)
+    assert result["skipped"]
+    assert result["taken"] == {NAMES[0]: GOOD}
+
+
+def raises(error: Exception) -> Callable[..., dict[str, Any]]:
+    def execute(*_: Any, **__: Any) -> dict[str, Any]:
+        raise error
+
+    return execute
+
+
+@pytest.mark.parametrize(
+    ("execute", "seen"),
+    [
+        (raises(AnsibleConnectionFailure("no route")), {"unreachable": True, "msg": "no route"}),
+        (raises(AnsibleError("no python")), {"msg": "no python"}),
+        (lambda *_, **__: {"failed": True, "msg": "Traceback", "rc": 1}, {"msg": "Traceback"}),
+        (raises(KeyError("promtail_http_port")), {"msg": "the variable 'promtail_http_port' is not set"}),
+    ],
+    ids=["out of reach", "no module", "broken module", "no variable"],
+)
+def test_whatever_happens_is_a_finding_and_no_end(execute: Callable[..., dict[str, Any]], seen: dict[str, Any]) -> None:
+    result = take(NAMES[0], execute)
+    assert result["taken"] == {NAMES[0]: seen}
+    assert not result.get("failed")
+
+
+# --- The playbook, with hosts that are this one, and with one server as all of their parts ---
+
+
+class Parts:
+    """Answers as Promtail and as Loki, which finds every line; keeps what is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        sent = itertools.count(10)
+        asked = self.asked
+
+        class Handler(BaseHTTPRequestHandler):
+            """The first part of a path tells who is asked."""
+
+            def do_GET(self) -> None:
+                asked.append(unquote(self.path))
+                part, _, path = self.path.lstrip("/").partition("/")
+                body = {
+                    "ready": "Ready" if part == "promtail" else "ready",
+                    "metrics": f"promtail_sent_entries_total {next(sent)}",
+                    "loki/api/v1/query_range": json.dumps(STREAMS),
+                    "loki/api/v1/labels": json.dumps(LABELS),
+                }[path.partition("?")[0]]
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(body.encode())
+
+            def log_message(self, *_: Any) -> None:
+                """Say nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+
+
+@pytest.fixture
+def parts() -> Iterator[Parts]:
+    found = Parts()
+    with found.server:
+        threading.Thread(target=found.server.serve_forever, daemon=True).start()
+        yield found
+        found.server.shutdown()
+
+
+@pytest.fixture
+def run(parts: Parts, tmp_path: Path) -> Callable[..., tuple[int, str]]:
+    """Run the playbook with two collectors, a and b, and a Loki; return the exit code and what is printed."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("systemctl", "journalctl", "logger"):
+        (programs / name).write_text("#!/bin/sh\n")
+        (programs / name).chmod(0o755)
+    shared = {
+        "ansible_connection": "local",
+        "ansible_become": False,
+        "ansible_python_interpreter": sys.executable,
+        "promtail_http_port": f"{parts.server.server_port}/promtail",
+        "promtail_http_listen_address": "127.0.0.1",
+        "promtail_loki_url": f"http://127.0.0.1:{parts.server.server_port}/loki",
+        "promtail_log_files": [],
+        "loki_http_port": f"{parts.server.server_port}/loki",
+        "loki_http_listen_address": "127.0.0.1",
+        "platform_tenants_enabled": False,
+        "platform_alert_engine": "none",
+    }
+
+    def play(*options: str, **more: dict[str, Any]) -> tuple[int, str]:
+        members = {"promtail": ["a", "b"], "loki": ["store"], "grafana": ["store"]}
+        groups = {group: {"hosts": {host: more.get(host, {}) for host in hosts}} for group, hosts in members.items()}
+        (tmp_path / "hosts.json").write_text(json.dumps({"all": {"vars": shared, "children": groups}}))
+        run = subprocess.run(
+            ["ansible-playbook", "-i", tmp_path / "hosts.json", "playbooks/doctor.yml", *options],
+            cwd=REPOSITORY,
+            env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        return run.returncode, run.stdout
+
+    return play
+
+
+def test_the_lines_of_all_hosts_are_looked_for(run: Callable[..., tuple[int, str]], parts: Parts) -> None:
+    code, printed = run("--skip-tags", "grafana")
+    assert code == 0, printed
+    assert "doctor: every step that was taken works." in printed
+    assert "4  Grafana's datasource answers  nothing   no host is in the group grafana, or it is left out" in printed
+    assert "Step 4 of 4 | Grafana finds it" in printed
+    queries = {path.partition("query=")[2].partition("&")[0] for path in parts.asked if "query_range" in path}
+    assert len(queries) == 2, queries
+
+
+def test_of_hosts_that_are_left_out_nothing_is_said(run: Callable[..., tuple[int, str]]) -> None:
+    code, printed = run("--limit", "a", "--check")
+    assert code == 0, printed
+    assert "3  Loki finds the line           nothing   no host is in the group loki, or in gateway" in printed
+
+
+AWAY_BY_SSH = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
+
+
+@pytest.mark.parametrize(
+    ("broken", "failure", "rows"),
+    [
+        (
+            {"a": AWAY_BY_SSH},
+            "1 of 4 (The app writes JSON) failed on a: the host can't be reached",
+            "FAILED not not not",
+        ),
+        ({"store": AWAY_BY_SSH}, "3 of 4 (Loki finds the line) failed on store: the host", "no ok FAILED not"),
+        (
+            {"b": {"promtail_log_files": "{{ missing }}"}},
+            "2 of 4 (Promtail sends) failed on b: the check itself broke: ",
+            "no FAILED not not",
+        ),
+        (
+            {"store": {"loki_http_port": 1}},
+            "3 of 4 (Loki finds the line) failed on store: loki.service is unknown",
+            "no ok FAILED not",
+        ),
+    ],
+    ids=["collector away", "Loki's host away", "no variable", "Loki silent"],
+)
+def test_there_is_a_report_whatever_fails(
+    run: Callable[..., tuple[int, str]], broken: dict[str, Any], failure: str, rows: str
+) -> None:
+    code, printed = run(**broken)
+    assert code == 2, printed
+    assert f"doctor: step {failure}" in printed
+    shown = [line.strip() for line in printed.splitlines() if line.strip()[:3] in ("1  ", "2  ", "3  ", "4  ")]
+    assert [line[33:].split()[0] for line in shown] == rows.split()
+
+
+# --- The report ---
+
+
+def summed(*results: dict[str, dict[str, Any]]) -> tuple[str, str]:
+    """Return the report on as many steps; a host that has no result has not taken the step."""
+    all_steps = [replace(steps.STEPS[0], name=f"Part {i}", empty="no host") for i, _ in enumerate(results, 1)]
+    hosts = dict.fromkeys(host for result in results for host in result)
+    found = {
+        host: {step.name: result[host] for step, result in zip(all_steps, results) if host in result} for host in hosts
+    }
+    return report.report_of(all_steps, found)
+
+
+@pytest.mark.parametrize("number", range(1, 7))
+def test_the_report_names_whichever_step_fails_by_its_number(number: int) -> None:
+    found = {"web": {**dict.fromkeys(NAMES[: number - 1], GOOD), NAMES[number - 1]: BAD}}
+    text, diagnosis = report.report_of(steps.STEPS, found)
+    assert diagnosis.startswith(f"doctor: step {number} of 6 ({NAMES[number - 1]}) failed on web: it is off.")
+    rows = text.splitlines()
+    assert [row[33:].split()[0] for row in rows] == ["ok"] * (number - 1) + ["FAILED"] + ["not"] * (6 - number)
+    assert [row[:33].rstrip() for row in rows] == [f"{i}  {name}" for i, name in enumerate(NAMES, 1)]
 
 
 def test_all_good() -> None:
@@ -417,7 +792,7 @@ def test_all_good() -> None:
 
 
 def test_the_first_failure_is_the_diagnosis() -> None:
-    text, diagnosis = summed({"web": GOOD}, {"web": BAD, "db": BAD, "log": SKIPPED}, {"web": BAD})
+    text, diagnosis = summed({"web": GOOD}, {"web": BAD, "db": BAD}, {})
     assert diagnosis == (
         "doctor: step 2 of 3 (Part 2) failed on web: it is off.\nWhat to do: switch it on.\n"
         "(The same step failed on db too.)"
@@ -426,7 +801,7 @@ def test_the_first_failure_is_the_diagnosis() -> None:
 
 
 def test_an_empty_group_has_not_passed() -> None:
-    text, diagnosis = summed({"web": GOOD}, {"web": SKIPPED})
+    text, diagnosis = summed({"web": GOOD}, {})
     assert diagnosis == ""
     assert "nothing   no host" in text
 
@@ -443,10 +818,11 @@ def test_nothing_to_look_at_is_a_failure() -> None:
 
 
 def test_a_host_out_of_reach_is_a_finding() -> None:
-    assert (
-        "failed on web: the host can't be reached: no route"
-        in summed({"web": {"unreachable": True, "msg": "no route"}})[1]
-    )
+    assert "failed on web: the host can't be reached: no route" in summed({"web": AWAY})[1]
+
+
+def test_a_check_that_breaks_is_a_finding() -> None:
+    assert "failed on web: the check itself broke: Traceback" in summed({"web": BROKEN})[1]
 
 
 def test_other_lines_are_shown_as_they_are() -> None:

@@ -1,48 +1,17 @@
-#!/usr/bin/python
-# Copyright (c) logstead contributors
-# SPDX-License-Identifier: MIT
-"""Ansible module: sum up what the module `doctor` has found on all hosts, for people."""
+"""The doctor's report: what its steps have found on all hosts, for people."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-from ansible.module_utils.basic import AnsibleModule
-
-DOCUMENTATION = r"""
-module: doctor_report
-short_description: Sum up what the module doctor has found on all hosts
-description: [Meant for the controller; it looks at nothing but its parameters.]
-options:
-  steps:
-    description: The steps in order.
-    type: list
-    elements: dict
-    required: true
-    suboptions:
-      name: {description: What should be so., type: str, required: true}
-      empty: {description: What it means that no host takes this step., type: str, required: true}
-      results:
-        description: What C(doctor) returned, by host; a host that didn't take the step has C(skipped).
-        type: dict
-        required: true
-author: [logstead contributors]
-"""
-
-RETURN = r"""
-report: {description: The report., type: str, returned: always}
-diagnosis:
-  description: The first step that failed, why, and what to do; empty if none did.
-  type: str
-  returned: always
-"""
+from ansible_collections.logstead.platform.plugins.plugin_utils.doctor_steps import Found, Result, Step, results_of
 
 MAX_LINES = 8
 NAME_WIDTH = 30
 
 
-def problem_of(host: str, result: dict[str, Any]) -> tuple[str, str, str] | None:
+def problem_of(host: str, result: Result) -> tuple[str, str, str] | None:
     """Return the host, the cause and the advice, if a host's step didn't pass."""
     if result.get("unreachable"):
         return (
@@ -51,7 +20,7 @@ def problem_of(host: str, result: dict[str, Any]) -> tuple[str, str, str] | None
             "see whether it is up, and whether ssh gets there.",
         )
     if result.get("outcome") == "failed":
-        return host, result["cause"], result["advice"]
+        return host, str(result["cause"]), str(result["advice"])
     if result.get("outcome") != "passed":
         return (
             host,
@@ -61,18 +30,13 @@ def problem_of(host: str, result: dict[str, Any]) -> tuple[str, str, str] | None
     return None
 
 
-def took(result: dict[str, Any]) -> bool:
-    """Tell whether a host has taken a step."""
-    return not result.get("skipped", False)
-
-
-def row_of(number: int, step: dict[str, Any], results: dict[str, dict[str, Any]], failed_before: bool) -> list[str]:
+def row_of(number: int, step: Step, results: Mapping[str, Result], failed_before: bool) -> list[str]:
     """Return the report's lines on one step."""
-    head = f"{number}  {step['name']:<{NAME_WIDTH}}"
+    head = f"{number}  {step.name:<{NAME_WIDTH}}"
     if failed_before:
         return [f"{head}not tried"]
     if not results:
-        return [f"{head}nothing   {step['empty']}"]
+        return [f"{head}nothing   {step.empty}"]
     seconds = max(result.get("seconds", 0) for result in results.values())
     problems = [host for host, result in results.items() if problem_of(host, result)]
     if problems:
@@ -95,25 +59,25 @@ def short(line: str) -> str:
         return line[:200]
 
 
-def report_of(steps: list[dict[str, Any]]) -> tuple[str, str]:
-    """Return the report and the diagnosis."""
+def report_of(steps: Sequence[Step], found: Found) -> tuple[str, str]:
+    """Return the report and the diagnosis: the first step that failed, why, and what to do; empty if none did."""
     rows: list[str] = []
     diagnosis = ""
     ids: list[str] = []
     lines: list[str] = []
     tried = 0
     for number, step in enumerate(steps, start=1):
-        results = {host: result for host, result in step["results"].items() if took(result)}
+        results = results_of(step, found)
         rows += row_of(number, step, results, failed_before=bool(diagnosis))
         tried += len(results)
         ids += [f"{result['probe']['trace_id']}  ({host})" for host, result in results.items() if result.get("probe")]
         lines = next((result["lines"] for result in results.values() if result.get("lines")), lines)
-        found = [problem for host, result in results.items() if (problem := problem_of(host, result))]
-        if found and not diagnosis:
-            host, cause, advice = found[0]
-            others = ", ".join(other for other, *_ in found[1:])
+        problems = [problem for host, result in results.items() if (problem := problem_of(host, result))]
+        if problems and not diagnosis:
+            host, cause, advice = problems[0]
+            others = ", ".join(other for other, *_ in problems[1:])
             diagnosis = (
-                f"doctor: step {number} of {len(steps)} ({step['name']}) failed on {host}: {cause}"
+                f"doctor: step {number} of {len(steps)} ({step.name}) failed on {host}: {cause}"
                 + f"\nWhat to do: {advice}"
                 + (f"\n(The same step failed on {others} too.)" if others else "")
             )
@@ -127,22 +91,3 @@ def report_of(steps: list[dict[str, Any]]) -> tuple[str, str]:
     if not diagnosis:
         rows += ["", "doctor: every step that was taken works."]
     return "\n".join(rows), diagnosis
-
-
-def main() -> None:
-    """Run the module."""
-    options = {
-        "name": {"type": "str", "required": True},
-        "empty": {"type": "str", "required": True},
-        "results": {"type": "dict", "required": True},
-    }
-    module = AnsibleModule(
-        argument_spec={"steps": {"type": "list", "elements": "dict", "required": True, "options": options}},
-        supports_check_mode=True,
-    )
-    report, diagnosis = report_of(module.params["steps"])
-    module.exit_json(changed=False, report=report, diagnosis=diagnosis)
-
-
-if __name__ == "__main__":
-    main()
