@@ -12,28 +12,62 @@ from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
 module: doctor_report
-short_description: Sum up what the module doctor has found on all hosts
-description: [Meant for the controller; it looks at nothing but its parameters.]
+version_added: 1.0.0
+short_description: Summarize the results of the doctor module on all hosts
+description:
+  - Turns the results of M(logstead.platform.doctor) on all hosts into a report for the terminal and one diagnosis.
+  - Reads nothing but its own options, so it is meant to be delegated to the controller and run once.
+attributes:
+  check_mode:
+    description: Can run in check mode and return what it would return otherwise, without changing the host.
+    support: full
+    details: The module never changes the host.
+  diff_mode:
+    description: Returns the differences between before and after in diff mode.
+    support: none
 options:
   steps:
-    description: The steps in order.
+    description: The steps, in the order in which they were run.
     type: list
     elements: dict
     required: true
     suboptions:
-      name: {description: What should be so., type: str, required: true}
-      empty: {description: What it means that no host takes this step., type: str, required: true}
+      name:
+        description: What the step verifies.
+        type: str
+        required: true
+      empty:
+        description: What to report if no host has run the step.
+        type: str
+        required: true
       results:
-        description: What C(doctor) returned, by host; a host that didn't take the step has C(skipped).
+        description:
+          - The registered result of M(logstead.platform.doctor) by host. The result of a host that hasn't run the step
+            has C(skipped).
         type: dict
         required: true
 author: [logstead contributors]
 """
 
+EXAMPLES = r"""
+- name: Summarize what the doctor has found
+  logstead.platform.doctor_report:
+    steps:
+      - name: Promtail sends
+        empty: no host is in the group promtail
+        results: "{{ dict(groups['promtail'] | zip(groups['promtail'] | map('extract', hostvars, 'doctor_sent'))) }}"
+  delegate_to: localhost
+  run_once: true
+  register: doctor_summary
+"""
+
 RETURN = r"""
-report: {description: The report., type: str, returned: always}
+report:
+  description: The report, with one line for each step and host.
+  type: str
+  returned: always
 diagnosis:
-  description: The first step that failed, why, and what to do; empty if none did.
+  description: The first step that failed, the cause, and what to do. Empty if no step failed.
   type: str
   returned: always
 """
