@@ -62,7 +62,7 @@ options:
         type: list
         elements: path
         default: []
-author: [logstead contributors]
+author: ["logstead contributors (@logstead)"]
 """
 
 EXAMPLES = r"""

@@ -110,7 +110,7 @@ options:
     description: How long to wait for what is expected, in seconds.
     type: int
     default: 60
-author: [logstead contributors]
+author: ["logstead contributors (@logstead)"]
 """
 
 EXAMPLES = r"""

@@ -46,7 +46,7 @@ options:
             has C(skipped).
         type: dict
         required: true
-author: [logstead contributors]
+author: ["logstead contributors (@logstead)"]
 """
 
 EXAMPLES = r"""

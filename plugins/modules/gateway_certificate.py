@@ -55,7 +55,7 @@ options:
     type: str
     choices: [known, present]
     default: present
-author: [logstead contributors]
+author: ["logstead contributors (@logstead)"]
 """
 
 EXAMPLES = r"""

@@ -193,7 +193,7 @@ options:
     description: File on the host that records the accounts this module has created, and whether it manages alerting.
     type: path
     required: true
-author: [logstead contributors]
+author: ["logstead contributors (@logstead)"]
 """
 
 EXAMPLES = r"""

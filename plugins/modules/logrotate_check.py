@@ -63,7 +63,7 @@ options:
     type: list
     elements: str
     default: [/etc/logrotate.conf, /etc/logrotate.d/*]
-author: [logstead contributors]
+author: ["logstead contributors (@logstead)"]
 """
 
 EXAMPLES = r"""

@@ -50,7 +50,7 @@ options:
     description: Whether the deletion of stored lines is intended.
     type: bool
     default: false
-author: [logstead contributors]
+author: ["logstead contributors (@logstead)"]
 """
 
 EXAMPLES = r"""

@@ -31,7 +31,7 @@ attributes:
     support: none
 options: {}
 requirements: ["cryptography (on the controller)"]
-author: [logstead contributors]
+author: ["logstead contributors (@logstead)"]
 """
 
 EXAMPLES = r"""

@@ -143,7 +143,7 @@ options:
     description: How long to wait until the service is ready, in seconds.
     type: int
     default: 120
-author: [logstead contributors]
+author: ["logstead contributors (@logstead)"]
 """
 
 EXAMPLES = r"""

@@ -45,7 +45,7 @@ options:
     description: Directory of all releases.
     type: path
     default: /opt
-author: [logstead contributors]
+author: ["logstead contributors (@logstead)"]
 """
 
 EXAMPLES = r"""

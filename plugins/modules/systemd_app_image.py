@@ -87,7 +87,7 @@ options:
     description: Directory for archives while they are loaded.
     type: path
     default: /var/cache/logstead
-author: [logstead contributors]
+author: ["logstead contributors (@logstead)"]
 """
 
 EXAMPLES = r"""

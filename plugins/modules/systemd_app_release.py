@@ -88,7 +88,7 @@ options:
     description: Directory for verified archives that aren't unpacked yet.
     type: path
     default: /var/cache/logstead
-author: [logstead contributors]
+author: ["logstead contributors (@logstead)"]
 """
 
 EXAMPLES = r"""
