@@ -17,29 +17,79 @@ from ansible.module_utils.urls import open_url
 
 DOCUMENTATION = r"""
 module: component_status
-short_description: Tell how the platform's components on a host are
+version_added: 1.0.0
+short_description: Report the status of the platform's components on a host
 description:
-  - Asks systemd, the disk and each component itself.
-  - Nothing that is down makes the module fail; it is named in RV(problems).
+  - Reads the state of each unit from systemd, the size of its data from the disk, and whether it is ready from the
+    component's own HTTP endpoint.
+  - A component that is down doesn't make the module fail. It is listed in RV(problems), so that every host can report
+    before the play fails.
+attributes:
+  check_mode:
+    description: Can run in check mode and return what it would return otherwise, without changing the host.
+    support: full
+    details: The module never changes the host.
+  diff_mode:
+    description: Returns the differences between before and after in diff mode.
+    support: none
 options:
   components:
-    description: The components that should run here.
+    description: The components that are expected to run on the host.
     type: list
     elements: dict
     required: true
     suboptions:
-      name: {description: Name of the unit without C(.service)., type: str, required: true}
-      group: {description: Group of hosts; not used., type: str}
-      url: {description: Address that answers when the component is ready., type: str, required: true}
-      body: {description: Regular expression that the answer must hold., type: str, required: true}
-      ca: {description: File with the CA's certificate by which the address is verified., type: path}
-      data: {description: Paths of its data., type: list, elements: path, default: []}
-author: [logstead contributors]
+      name:
+        description: Name of the component's unit, without C(.service).
+        type: str
+        required: true
+      group:
+        description: Inventory group of the component. Unused; callers may pass their list of components as it is.
+        type: str
+      url:
+        description: URL that answers when the component is ready.
+        type: str
+        required: true
+      body:
+        description: Regular expression that has to match in the answer.
+        type: str
+        required: true
+      ca:
+        description: PEM file with the CA certificate that O(components[].url) is verified against.
+        type: path
+      data:
+        description: Paths of the component's data, whose sizes on the disk are added up.
+        type: list
+        elements: path
+        default: []
+author: ["logstead contributors (@logstead)"]
+"""
+
+EXAMPLES = r"""
+- name: Read the status of Loki and Promtail
+  logstead.platform.component_status:
+    components:
+      - {name: loki, url: "http://127.0.0.1:3100/ready", body: "^ready", data: [/var/lib/loki]}
+      - {name: promtail, url: "http://127.0.0.1:9080/ready", body: "^Ready", data: [/var/lib/promtail]}
+  register: status_seen
+
+- name: Fail if one of them is down
+  ansible.builtin.assert:
+    that: status_seen['problems'] | length == 0
+    fail_msg: "{{ status_seen['problems'] | join('; ') }}"
 """
 
 RETURN = r"""
-table: {description: The table., type: str, returned: always}
-problems: {description: "What should run and doesn't, one text each.", type: list, returned: always}
+table:
+  description: A table for the terminal, with one line for each component.
+  type: str
+  returned: always
+problems:
+  description: The components that are expected to run and don't, one sentence for each.
+  type: list
+  elements: str
+  returned: always
+  sample: [promtail is not ready]
 """
 
 HEAD = ("COMPONENT", "STATE", "AT BOOT", "SINCE", "VERSION", "MEMORY", "DATA", "ADDRESS")

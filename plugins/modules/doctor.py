@@ -23,56 +23,139 @@ from ansible_collections.logstead.platform.plugins.module_utils.doctor_promtail 
 
 DOCUMENTATION = r"""
 module: doctor
-short_description: Follow one log line through one step of its way from the app to Grafana
+version_added: 1.0.0
+short_description: Verify one step of the way that a log line takes from the application to Grafana
 description:
-  - A step that finds something wrong doesn't make the module fail; RV(outcome) says so, with the cause and what to do.
+  - Each call runs one O(step) on one host. The first step creates a log line, and the following ones look for it.
+  - A step that finds a fault doesn't make the module fail. The result is in RV(outcome), with the cause and what to do,
+    so that M(logstead.platform.doctor_report) can report on all hosts at once.
+attributes:
+  check_mode:
+    description: Can run in check mode and return what it would return otherwise, without changing the host.
+    support: full
+    details: Check mode makes no difference. The steps V(app) and V(journal) always write the log line they look for.
+  diff_mode:
+    description: Returns the differences between before and after in diff mode.
+    support: none
 options:
   step:
     description:
-      - C(app) asks the demo app for a trace and reads its log files.
-      - C(journal) writes a line to the journal, where there is no app.
-      - Either makes the line that the other steps look for, RV(probe).
-      - C(promtail) looks whether Promtail reads and sends, C(loki) and C(grafana) whether they find the lines.
-      - C(alerts) looks whether Prometheus can scrape every part and evaluate its rules, and reaches Alertmanager.
-      - C(grafana_alerts) looks whether Grafana evaluates rules.
+      - V(app) requests a trace from the demo app and reads its log files.
+      - V(journal) writes a line to the systemd journal, on a host without the app.
+      - Either of them creates the line that the other steps look for, RV(probe).
+      - V(promtail) verifies that Promtail reads and sends, V(loki) and V(grafana) that they find the lines.
+      - V(alerts) verifies that Prometheus scrapes every target, evaluates its rules, and reaches Alertmanager.
+      - V(grafana_alerts) verifies that Grafana evaluates its rules.
     type: str
     choices: [app, journal, promtail, loki, grafana, alerts, grafana_alerts]
     required: true
-  host: {description: Name of the host in the inventory., type: str, required: true}
-  url: {description: Address of the component; for C(journal) not used., type: str, default: ""}
-  promtail_url:
-    description: "C(app), C(journal): address of the host's Promtail, if it has one."
+  host:
+    description: Name of the host in the inventory.
+    type: str
+    required: true
+  url:
+    description: URL of the component. Unused if O(step=journal).
     type: str
     default: ""
-  log_folder: {description: "C(app), C(promtail): folder of the app's log files.", type: path}
-  loki_url: {description: "C(promtail): where it should send to.", type: str, default: ""}
+  promtail_url:
+    description: URL of the host's Promtail, if it has one. Used by O(step=app) and O(step=journal).
+    type: str
+    default: ""
+  log_folder:
+    description: Directory of the app's log files. Required if O(step=app), and used by O(step=promtail).
+    type: path
+  loki_url:
+    description: URL that Promtail should send to. Used by O(step=promtail).
+    type: str
+    default: ""
   log_files:
-    description: "C(promtail): the files that it should read: patterns as C(path) and perhaps C(exclude)."
+    description:
+      - The log files that Promtail should read, each a dictionary with the pattern C(path) and optionally C(exclude).
+        Used by O(step=promtail).
     type: list
     elements: dict
     default: []
-  probes: {description: "What the first step gave, of one or more hosts.", type: list, elements: dict, default: []}
+  probes:
+    description: The RV(probe) of the first step, of one or more hosts.
+    type: list
+    elements: dict
+    default: []
   user:
-    description: "C(grafana), C(grafana_alerts), C(loki) with a gateway: log-in name."
+    description: Login name. Used by O(step=grafana), O(step=grafana_alerts), and O(step=loki) behind a gateway.
     type: str
     default: admin
-  password: {description: "C(grafana), C(grafana_alerts), C(loki) with a gateway: password.", type: str}
-  tenant: {description: "C(loki): tenant, where Loki is asked through a gateway.", type: str, default: ""}
-  ca: {description: "File with the CA's certificate by which Loki's address is verified, if it is there.", type: path}
-  alertmanager_url: {description: "C(alerts): address of Alertmanager, if there is one.", type: str, default: ""}
-  datasource: {description: "C(grafana): uid of the data source.", type: str, default: loki}
-  timeout: {description: How long to wait for what should come, in seconds., type: int, default: 60}
-author: [logstead contributors]
+  password:
+    description: Password of O(user). Required if O(step=grafana) or O(step=grafana_alerts).
+    type: str
+  tenant:
+    description: Tenant, if Loki is queried through a gateway. Used by O(step=loki).
+    type: str
+    default: ""
+  ca:
+    description: PEM file with the CA certificate that Loki's URL is verified against. Ignored if it doesn't exist.
+    type: path
+  alertmanager_url:
+    description: URL of Alertmanager, if there is one. Used by O(step=alerts).
+    type: str
+    default: ""
+  datasource:
+    description: The uid of the data source. Used by O(step=grafana).
+    type: str
+    default: loki
+  timeout:
+    description: How long to wait for what is expected, in seconds.
+    type: int
+    default: 60
+author: ["logstead contributors (@logstead)"]
+"""
+
+EXAMPLES = r"""
+- name: Write a line to the journal
+  logstead.platform.doctor:
+    step: journal
+    host: "{{ inventory_hostname }}"
+    promtail_url: http://127.0.0.1:9080
+  register: doctor_written
+
+- name: Verify that Loki has it
+  logstead.platform.doctor:
+    step: loki
+    host: "{{ inventory_hostname }}"
+    url: http://127.0.0.1:3100
+    probes: ["{{ doctor_written['probe'] }}"]
+  register: doctor_stored
 """
 
 RETURN = r"""
-outcome: {description: "C(passed) or C(failed)", type: str, returned: always}
-detail: {description: What was seen., type: str, returned: always}
-cause: {description: What is wrong., type: str, returned: always}
-advice: {description: What to do., type: str, returned: always}
-seconds: {description: How long it took., type: float, returned: always}
-probe: {description: "The line to look for, of C(app) and C(journal).", type: dict, returned: always}
-lines: {description: "Lines that were found, of C(loki) and C(grafana).", type: list, returned: always}
+outcome:
+  description: C(passed) or C(failed).
+  type: str
+  returned: always
+detail:
+  description: What the step has found. Empty if it failed.
+  type: str
+  returned: always
+cause:
+  description: What is wrong. Empty if the step passed.
+  type: str
+  returned: always
+advice:
+  description: What to do. Empty if the step passed.
+  type: str
+  returned: always
+seconds:
+  description: How long the step took.
+  type: float
+  returned: always
+probe:
+  description: The line to look for, from O(step=app) and O(step=journal). Empty otherwise.
+  type: dict
+  returned: always
+lines:
+  description: The lines that O(step=loki) and O(step=grafana) have found.
+  type: list
+  elements: str
+  returned: always
 """
 
 STEPS = {

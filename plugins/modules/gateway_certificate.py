@@ -16,31 +16,94 @@ from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
 module: gateway_certificate
-short_description: Tell the gateway's certificate, made by a CA of its own where the present one won't do
+version_added: 1.0.0
+short_description: Issue the gateway's TLS certificate from a private CA, if the present one is no longer valid
 description:
-  - Returns what should be in the files; it writes none of them, so that they can be checked and moved in with others.
-  - The present CA and certificate are returned as they are while they are sound, name what they should, and are not
-    about to end.
-  - Sets the fact C(gateway_ca), the certificate of the CA, by which clients verify the gateway.
+  - Returns the contents that the gateway's certificate files should have. It writes none of them itself, so that they
+    can be verified and replaced together with the gateway's other files, by M(logstead.platform.systemd_app).
+  - The present CA and certificate are returned unchanged while the keys match, the certificate is issued by the CA for
+    exactly O(names), and neither is about to expire. Otherwise new ones are issued.
+  - The server certificate is renewed 90 days before it expires, and the CA while it is still valid for longer than any
+    server certificate it issues.
+  - Sets the fact C(gateway_ca), the CA certificate that clients verify the gateway against.
+requirements: [openssl]
+attributes:
+  check_mode:
+    description: Can run in check mode and return what it would return otherwise, without changing the host.
+    support: full
+    details: The module never changes the host. A certificate that is issued in check mode is discarded with the result.
+  diff_mode:
+    description: Returns the differences between before and after in diff mode.
+    support: none
+  facts:
+    description: Returns C(ansible_facts) that are added to the facts of the host.
+    support: full
 options:
   folder:
-    description: Folder of C(ca.key), C(ca.pem) and C(certificate.pem), which holds the key as well.
+    description: Directory with C(ca.key), C(ca.pem) and C(certificate.pem). The latter holds the server's key as well.
     type: path
     required: true
-  names: {description: Host names and IP addresses that the certificate is for., type: list, elements: str, default: []}
+  names:
+    description: DNS names and IP addresses that the certificate is valid for. Required if O(state=present).
+    type: list
+    elements: str
+    default: []
   state:
-    description: V(known) only tells the CA that is there, if any.
+    description:
+      - V(present) returns a valid CA and certificate, newly issued if need be.
+      - V(known) only sets the fact from the CA certificate on the host, and to an empty string if there is none.
     type: str
     choices: [known, present]
     default: present
-author: [logstead contributors]
+author: ["logstead contributors (@logstead)"]
+"""
+
+EXAMPLES = r"""
+- name: Get a valid certificate for the gateway
+  logstead.platform.gateway_certificate:
+    folder: /etc/gateway
+    names: [logs.example.org, 192.0.2.10]
+  register: gateway_issued
+  no_log: true
+
+- name: Tell why it was issued anew
+  ansible.builtin.debug:
+    msg: "{{ gateway_issued['reason'] }}"
+  when: gateway_issued['reason'] | length > 0
+
+- name: Read the CA certificate that is on the host
+  logstead.platform.gateway_certificate:
+    folder: /etc/gateway
+    state: known
 """
 
 RETURN = r"""
-ca_key: {description: Private key of the CA., type: str, returned: present}
-ca: {description: Certificate of the CA., type: str, returned: present}
-certificate: {description: Private key and certificate of the gateway., type: str, returned: present}
-reason: {description: Why the certificate is a new one; empty if it isn't., type: str, returned: present}
+ansible_facts:
+  description: The facts that are set.
+  type: dict
+  returned: success
+  contains:
+    gateway_ca:
+      description: The CA certificate in PEM format. Empty with O(state=known) if there is none.
+      type: str
+      returned: success
+ca_key:
+  description: Private key of the CA in PEM format.
+  type: str
+  returned: if O(state=present)
+ca:
+  description: Certificate of the CA in PEM format.
+  type: str
+  returned: if O(state=present)
+certificate:
+  description: Private key and certificate of the gateway in PEM format.
+  type: str
+  returned: if O(state=present)
+reason:
+  description: Why the server certificate was issued anew. Empty if the present one is returned.
+  type: str
+  returned: if O(state=present)
+  sample: it ends within 90 days
 """
 
 DAY = 86400

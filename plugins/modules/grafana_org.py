@@ -19,94 +19,208 @@ from ansible_collections.logstead.platform.plugins.module_utils.grafana_provisio
 
 DOCUMENTATION = r"""
 module: grafana_org
-short_description: Have Grafana let its administrator in, show what it was given, know people, and tell of alerts
+version_added: 1.0.0
+short_description: Reconcile Grafana's organization, accounts and alerting, once its provisioning is complete
 description:
-  - Grafana says that it is healthy before it has read what it is provisioned with, and ends a moment later if it
-    can't. So this module waits until the administrator finds the data source and the dashboards.
-  - Grafana reads the password of its settings only when it makes its database. If the log-in is refused, this module
-    sets the password by Grafana's own command line, which reads it from its standard input.
-  - Grafana keeps a folder whose dashboards it is no longer provisioned with. This module removes it when it is one of
-    ours (C(logstead-…)) that nobody has put anything into.
-  - It talks to Grafana's HTTP API as the administrator, in the organization that the administrator is in.
-  - Whom it has made, it remembers in a file. Who is in that file and no longer listed is disabled, and can be enabled
-    again with everything that is theirs. Accounts that it hasn't made are left alone.
-  - Where alerts are given, it keeps rules, contact points, times, texts and the tree of policies in step, each query
-    having been answered once before. What is ours and no longer given goes; the tree then is Grafana's own again.
+  - Waits until the administrator can log in and finds the data source, folders and dashboards. Grafana reports itself
+    as healthy before it has read its provisioning files, and exits a moment later if they are invalid.
+  - Resets the administrator's password with Grafana's command line if the login is refused, because Grafana reads
+    C(admin_password) only when it creates its database. The password is passed on the standard input.
+  - Removes folders of this collection (C(logstead-…)) that are no longer provisioned and that hold nothing. Grafana
+    itself keeps them.
+  - Works through Grafana's HTTP API as the administrator, in the administrator's current organization.
+  - Records the accounts it has created in O(memory). An account in that file that is no longer listed is disabled, and
+    enabled again with all its contents once it is listed again. Other accounts are left alone.
+  - Reconciles the alert rules, contact points, mute timings, the message template and the notification policy tree in
+    O(alerting), after each query has been evaluated once. Objects of this collection that are no longer listed are
+    removed, and the policy tree is reset to Grafana's default when no alerting is left.
+attributes:
+  check_mode:
+    description: Can run in check mode and return what it would return otherwise, without changing the host.
+    support: partial
+    details:
+      - While Grafana doesn't answer nothing is predicted, and while it refuses the login only a new password.
+      - Provisioning isn't waited for, obsolete folders aren't reported, and the password of a disabled user isn't
+        verified.
+  diff_mode:
+    description: Returns the differences between before and after in diff mode.
+    support: none
 options:
-  url: {description: Address of Grafana., type: str, required: true}
-  user: {description: Log-in name of the administrator., type: str, required: true}
-  password: {description: The administrator's password., type: str, required: true}
-  command:
-    description: Command line of C(grafana cli) up to its subcommand, as the user that owns Grafana's database.
+  url:
+    description: URL of Grafana.
     type: str
     required: true
-  timeout: {description: "How long to wait for an answer, in seconds.", type: int, default: 60}
-  datasource: {description: The uid of the data source., type: str, required: true}
-  dashboards: {description: The uids of the dashboards., type: list, elements: str, default: []}
-  folders: {description: The uids of the folders that there are to be., type: list, elements: str, default: []}
-  name: {description: Name of the organization., type: str}
+  user:
+    description: Login name of the administrator.
+    type: str
+    required: true
+  password:
+    description: Password of the administrator.
+    type: str
+    required: true
+  command:
+    description: Command line of C(grafana cli), without a subcommand, run as the user that owns Grafana's database.
+    type: str
+    required: true
+  timeout:
+    description: How long to wait for Grafana and its provisioning, in seconds.
+    type: int
+    default: 60
+  datasource:
+    description: The uid of the data source that has to be there.
+    type: str
+    required: true
+  dashboards:
+    description: The uids of the dashboards that have to be there.
+    type: list
+    elements: str
+    default: []
+  folders:
+    description: The uids of the folders that are provisioned.
+    type: list
+    elements: str
+    default: []
+  name:
+    description: Name of the organization. Left alone if it isn't set.
+    type: str
   preferences:
-    description: The organization's preferences; what isn't set stays.
+    description: Preferences of the organization. Those that aren't set are left alone.
     type: dict
     default: {}
     suboptions:
-      theme: {description: C(light), C(dark) or C(system)., type: str}
-      timezone: {description: "C(utc), C(browser), or a time zone's name.", type: str}
-      week_start: {description: First day of the week., type: str}
-      home_dashboard: {description: The uid of a dashboard., type: str}
+      theme:
+        description: C(light), C(dark) or C(system).
+        type: str
+      timezone:
+        description: C(utc), C(browser), or the name of a time zone.
+        type: str
+      week_start:
+        description: First day of the week, such as C(monday).
+        type: str
+      home_dashboard:
+        description: The uid of the dashboard to start with.
+        type: str
   users:
-    description: People with an account of their own.
+    description: User accounts.
     type: list
     elements: dict
     default: []
     suboptions:
-      login: {description: Log-in name., type: str, required: true}
-      email: {description: Address., type: str}
-      name: {description: Name that is shown., type: str, default: ""}
-      role: {description: Role in the organization., type: str, choices: [viewer, editor, admin], default: viewer}
-      password: {description: Password., type: str, required: true}
+      login:
+        description: Login name.
+        type: str
+        required: true
+      email:
+        description: E-mail address. The default is C(LOGIN@localhost).
+        type: str
+      name:
+        description: Display name.
+        type: str
+        default: ""
+      role:
+        description: Role in the organization.
+        type: str
+        choices: [viewer, editor, admin]
+        default: viewer
+      password:
+        description: Password. It isn't set for users who log in by LDAP or OAuth.
+        type: str
+        required: true
   service_accounts:
-    description: Accounts for programs.
+    description: Service accounts.
     type: list
     elements: dict
     default: []
     suboptions:
-      name: {description: Name., type: str, required: true}
-      role: {description: Role in the organization., type: str, choices: [viewer, editor, admin], default: viewer}
-      token_file: {description: File for a token., type: path}
+      name:
+        description: Name of the service account.
+        type: str
+        required: true
+      role:
+        description: Role in the organization.
+        type: str
+        choices: [viewer, editor, admin]
+        default: viewer
+      token_file:
+        description:
+          - File on the host for a token of the account, readable by root alone. A new token is issued if the file has
+            none that is valid, and earlier ones of this module are revoked.
+        type: path
   alerting:
-    description: Grafana's alerts, as the filter C(to_grafana_alerting) makes them; empty if there are to be none.
+    description:
+      - Grafana's alerting, as the filter P(logstead.platform.to_grafana_alerting#filter) returns it. Empty for none.
     type: dict
     suboptions:
       groups:
-        description: Groups of rules, each with C(name), C(interval) (seconds) and C(rules).
+        description: Rule groups, each with C(name), C(interval) in seconds and C(rules).
         type: list
         elements: dict
       contact_points:
-        description: How people and programs are told.
+        description: Contact points.
         type: list
         elements: dict
         suboptions:
-          uid: {description: Its uid., type: str, required: true}
-          name: {description: Whom it is for., type: str, required: true}
-          type: {description: "Kind, such as C(email).", type: str, required: true}
-          settings: {description: Settings of its kind., type: dict, required: true}
-          secrets: {description: Further settings that must not be shown., type: dict}
-      policy: {description: The tree of policies., type: dict}
+          uid:
+            description: The uid of the contact point.
+            type: str
+            required: true
+          name:
+            description: Name of the receiver it belongs to.
+            type: str
+            required: true
+          type:
+            description: Type of the contact point, such as C(email).
+            type: str
+            required: true
+          settings:
+            description: Settings of the type.
+            type: dict
+            required: true
+          secrets:
+            description: Further settings of the type that are secret.
+            type: dict
+      policy:
+        description: The notification policy tree.
+        type: dict
       mute_times:
-        description: Times in which routes are silent, each with C(name) and C(time_intervals).
+        description: Mute timings, each with C(name) and C(time_intervals).
         type: list
         elements: dict
-      template: {description: "Texts that people are told, by C(define).", type: str}
+      template:
+        description: Notification template with C(define) blocks.
+        type: str
   memory:
-    description: File in which it remembers whom it has made, and whether there are alerts.
+    description: File on the host that records the accounts this module has created, and whether it manages alerting.
     type: path
     required: true
-author: [logstead contributors]
+author: ["logstead contributors (@logstead)"]
+"""
+
+EXAMPLES = r"""
+- name: Wait for Grafana's provisioning, and reconcile its accounts
+  logstead.platform.grafana_org:
+    url: http://127.0.0.1:3000
+    user: admin
+    password: "{{ grafana_admin_password }}"
+    command: runuser -u grafana -- /opt/grafana/current/bin/grafana cli --homepath /opt/grafana/current
+    datasource: loki
+    dashboards: [overview]
+    name: Example
+    preferences: {theme: dark, timezone: utc}
+    users:
+      - {login: ada, email: ada@example.org, role: editor, password: "{{ vault_ada_password }}"}
+    service_accounts:
+      - {name: ci, role: viewer, token_file: /etc/grafana/ci.token}
+    memory: /etc/grafana/accounts.json
 """
 
 RETURN = r"""
-done: {description: "What was done, or would be in check mode.", type: list, elements: str, returned: always}
+done:
+  description: What was changed, or would be changed in check mode, in order.
+  type: list
+  elements: str
+  returned: always
+  sample: [made the user ada, took the user ada in as Editor]
 """
 
 PREFERENCES = {

@@ -21,29 +21,69 @@ from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
 module: logrotate_check
-short_description: Refuse rules for logrotate that claim a log which another rule has, or that logrotate doesn't take
+version_added: 1.0.0
+short_description: Refuse invalid logrotate rules, and rules for a log file that another rule already rotates
 description:
-  - It changes nothing. logrotate itself finds two claims only for files that are there, and only within one run.
+  - Fails if one of O(claims) matches a log file that another rule rotates, among O(claims) themselves or in the files
+    of O(others). logrotate itself only detects this for files that exist, and only among the rules of one run.
+  - Then has logrotate parse O(config), if logrotate is installed, and fails on every error and warning.
+attributes:
+  check_mode:
+    description: Can run in check mode and return what it would return otherwise, without changing the host.
+    support: full
+    details:
+      - The module never changes the host.
+      - In check mode rules are accepted whose only fault is that a user or group is unknown, as other roles may not
+        have created it yet.
+  diff_mode:
+    description: Returns the differences between before and after in diff mode.
+    support: none
 options:
   claims:
-    description: The rules.
+    description: The log files of each rule, as the filter P(logstead.platform.logrotate_claims#filter) returns them.
     type: list
     elements: dict
     required: true
     suboptions:
-      name: {description: Name of the rule., type: str, required: true}
-      paths: {description: Its paths; they may have wildcards., type: list, elements: str, required: true}
-  config: {description: The rules in logrotate's format., type: str, required: true}
+      name:
+        description: Name of the rule.
+        type: str
+        required: true
+      paths:
+        description: Paths of the rule's log files. Wildcards are allowed.
+        type: list
+        elements: str
+        required: true
+  config:
+    description: The rules in logrotate's own format. If empty, logrotate isn't run.
+    type: str
+    required: true
   others:
-    description: Files, with wildcards, in which others have their rules.
+    description: Files with rules that other packages have installed. Wildcards are allowed.
     type: list
     elements: str
     default: [/etc/logrotate.conf, /etc/logrotate.d/*]
-author: [logstead contributors]
+author: ["logstead contributors (@logstead)"]
+"""
+
+EXAMPLES = r"""
+- name: Verify the rules before they are installed
+  logstead.platform.logrotate_check:
+    claims: "{{ logrotate_rules | logstead.platform.logrotate_claims }}"
+    config: "{{ logrotate_rules | logstead.platform.logrotate_config('/usr/local/sbin/logstead-logs') }}"
+  register: logrotate_checked
+
+- name: Install logrotate
+  ansible.builtin.apt:
+    name: logrotate
+  when: not logrotate_checked['is_installed']
 """
 
 RETURN = r"""
-is_installed: {description: Whether the host has logrotate., type: bool, returned: success}
+is_installed:
+  description: Whether logrotate is installed on the host.
+  type: bool
+  returned: success
 """
 
 LOGROTATE = "/usr/sbin/logrotate"

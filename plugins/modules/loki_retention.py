@@ -15,28 +15,66 @@ from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
 module: loki_retention
-short_description: Refuse periods of retention that would make Loki delete what it keeps now
+version_added: 1.0.0
+short_description: Refuse a shorter retention period that would make Loki delete lines it still keeps
 description:
-  - Compares the periods that are asked for with those that the host remembers to be in force. Loki holds all lines
-    against the periods of the day, so that a shorter one deletes lines that are there.
-  - It changes nothing, in check mode or out of it.
+  - Compares the retention periods that are requested with those in force on the host. Loki applies the current periods
+    to all lines, so a shorter one deletes lines that are already stored.
+  - Fails if a period becomes shorter, or if the periods in force are unknown, unless O(confirmed) is set.
+attributes:
+  check_mode:
+    description: Can run in check mode and return what it would return otherwise, without changing the host.
+    support: full
+    details: The module never changes the host.
+  diff_mode:
+    description: Returns the differences between before and after in diff mode.
+    support: none
 options:
-  record: {description: File in which the role has written the periods in force., type: path, required: true}
+  record:
+    description: File in which the role P(logstead.platform.loki#role) has recorded the periods in force, as JSON.
+    type: path
+    required: true
   config:
-    description: Loki's settings as the role writes them, for a host that has no record yet.
+    description: Loki's configuration file, from which the periods are read on a host that has no O(record) yet.
     type: path
     required: true
   hours:
-    description: The periods asked for, in hours by level; V(null) is for ever, and C(other) is for all other lines.
-      A tenant's own are called C(<tenant>: <level>).
+    description:
+      - The requested periods in hours, by level. V(null) means that lines are kept for ever, and the key C(other) is
+        for all lines without a level of their own here.
+      - "The periods of a single tenant have the keys C(TENANT: LEVEL)."
+      - The filter P(logstead.platform.retention_hours#filter) returns them in this form.
     type: dict
     required: true
-  confirmed: {description: Whether deleting is meant., type: bool, default: false}
-author: [logstead contributors]
+  confirmed:
+    description: Whether the deletion of stored lines is intended.
+    type: bool
+    default: false
+author: ["logstead contributors (@logstead)"]
+"""
+
+EXAMPLES = r"""
+- name: Refuse to delete stored lines unintentionally
+  logstead.platform.loki_retention:
+    record: /etc/loki/retention.json
+    config: /etc/loki/loki.yml
+    hours: {other: 744, DEBUG: 72}
+
+- name: Accept a shorter period for the tenant dev
+  logstead.platform.loki_retention:
+    record: /etc/loki/retention.json
+    config: /etc/loki/loki.yml
+    hours: {other: null, "dev: other": 168}
+    confirmed: true
 """
 
 RETURN = r"""
-shortened: {description: The periods that become shorter, in words., type: list, returned: success}
+shortened:
+  description: The periods that become shorter, one sentence for each with the lines that Loki will delete.
+  type: list
+  elements: str
+  returned: success
+  sample: ["DEBUG 7d -> 3d (DEBUG lines that are older than 3d)"]
 """
 
 Hours = Mapping[str, Optional[float]]

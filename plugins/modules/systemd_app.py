@@ -35,85 +35,151 @@ from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_unit
 
 DOCUMENTATION = r"""
 module: systemd_app
-short_description: Have one program's files as wanted, and its unit enabled, running them, and ready
+version_added: 1.0.0
+short_description: Install the files of a service, and have its unit enabled, up to date and ready
 description:
-  - All files are first written to a private folder, where those that differ are checked by their own
-    O(files[].validate) commands. Only when all have passed are they moved in, in the order given, each by a rename.
-    So a configuration that the program refuses never reaches the place where a restart would read it.
-  - Then the unit is started if it doesn't run, and restarted if one of the files that it reads is newer than its
-    process. That is a fact about the host and not about this run, so a run that was interrupted before the restart is
-    made up for.
-  - Then it waits until the service answers as it should; a port that answers something else doesn't count. If it
-    doesn't in time, what ran before is started again, with its own files and release, and the module fails.
-  - Last, what another runtime has left goes.
+  - All files are first written to a private directory, where those that differ are verified by their own
+    O(files[].validate) commands. Only when all of them pass are the files moved into place, in the order given, each by
+    a rename. A configuration that the program refuses so never gets to where a restart would read it.
+  - Then the unit is enabled, started if it isn't running, and restarted if a file that it reads is newer than its
+    process. This is a property of the host rather than of the run, so a run that was interrupted before the restart is
+    completed by the next one.
+  - Then the module waits until the service is ready, that is until O(ready_url) gives the expected answer. If it isn't
+    ready in time, the files and the release that ran before are restored and started again, and the module fails.
+  - Finally, leftovers of the other runtime, a release or a container, are removed.
+attributes:
+  check_mode:
+    description: Can run in check mode and return what it would return otherwise, without changing the host.
+    support: full
+    details: A file isn't verified in check mode if the program that verifies it isn't installed yet.
+  diff_mode:
+    description: Returns the differences between before and after in diff mode.
+    support: partial
+    details: Covers all files, but hides the text of those with O(files[].secret). Actions on units are in RV(actions).
 options:
-  unit: {description: "The unit to run, such as C(loki.service).", type: str, required: true}
+  unit:
+    description: The unit to run, such as C(loki.service).
+    type: str
+    required: true
   files:
     description:
-      - The files, in the order in which they are moved in. Unit files among them are loaded by systemd; in their text,
-        C({gid:NAME}) stands for the number of a group.
+      - The files, in the order in which they are moved into place. systemd is reloaded for unit files among them.
+      - In the text of a unit file, C({gid:NAME}) is replaced by the numeric id of a group.
     type: list
     elements: dict
     default: []
     suboptions:
       path:
-        description: Where the file belongs. Missing parent folders are made with mode 0755.
+        description: Path of the file. Missing parent directories are created with mode 0755.
         type: path
         required: true
-      content: {description: The whole text., type: str}
-      secret:
-        description: The whole text of a file whose text must not be shown; instead of O(files[].content).
+      content:
+        description: The complete text. Mutually exclusive with O(files[].secret), and one of the two is required.
         type: str
-      mode: {description: Octal mode., type: str, default: "0644"}
-      owner: {description: Name of the owner., type: str, default: root}
-      group: {description: Name of the group., type: str, default: root}
+      secret:
+        description: The complete text of a file that must not be shown in logs and diffs.
+        type: str
+      mode:
+        description: Octal mode.
+        type: str
+        default: "0644"
+      owner:
+        description: Name of the owner.
+        type: str
+        default: root
+      group:
+        description: Name of the group.
+        type: str
+        default: root
       validate:
         description:
-          - Commands that must succeed before anything is moved in. C(%s) stands for the file to check, C(%d) for its
-            folder, in which are the other files of this list that belong beside it.
+          - Commands that have to succeed before any file is moved into place. C(%s) is replaced by the path of the
+            file to verify, and C(%d) by its directory, which holds the other files of this list that belong there.
         type: list
         elements: str
         default: []
       apply:
         description:
-          - Command that acts on the file, run just before it is moved in, so that an interrupted run repeats it.
+          - Command that is run on the file just before it is moved into place, so that it is repeated after an
+            interruption. C(%s) and C(%d) are replaced as in O(files[].validate).
         type: str
-      restart: {description: Whether the unit reads the file only when it starts., type: bool, default: true}
+      restart:
+        description: Whether the unit reads the file only at its start, so that it has to be restarted.
+        type: bool
+        default: true
       read_by:
-        description: Another unit of the host, which reads the file when it starts, and is restarted instead.
+        description: Another unit on the host that reads the file at its start, and that is restarted instead.
         type: str
   absent:
     description:
-      - Files that must not be there. A pattern, such as C(*.json), means all but O(files).
+      - Files that are removed. A pattern such as C(*.json) matches all files but those in O(files).
     type: list
     elements: path
     default: []
   reads:
-    description: Other files and links that the unit reads only when it starts.
+    description: Other files and symbolic links that the unit reads only at its start.
     type: list
     elements: path
     default: []
   image:
     description:
-      - Container image that the unit runs. The checks of files are run in it, but for programs below C(/opt), which are
-        the host's own. Without it, the unit runs a release below O(root).
+      - Container image that the unit runs. Files are then verified inside it, except by programs below C(/opt), which
+        run on the host. Without it the unit runs a release below O(root).
     type: str
-  root: {description: Folder of all programs., type: path, default: /opt}
-  ready_url: {description: Address that answers when the service is ready. Without it nothing is waited for., type: str}
-  ready_body: {description: Regular expression that must be found in the answer., type: str}
-  ready_ca: {description: File with the CA's certificate by which that address is verified., type: path}
-  ready_timeout: {description: "How long to wait for that, in seconds.", type: int, default: 120}
-author: [logstead contributors]
+  root:
+    description: Directory of all releases.
+    type: path
+    default: /opt
+  ready_url:
+    description: URL that answers when the service is ready. Without it the module doesn't wait.
+    type: str
+  ready_body:
+    description: Regular expression that has to match in the answer. Required together with O(ready_url).
+    type: str
+  ready_ca:
+    description: PEM file with the CA certificate that O(ready_url) is verified against.
+    type: path
+  ready_timeout:
+    description: How long to wait until the service is ready, in seconds.
+    type: int
+    default: 120
+author: ["logstead contributors (@logstead)"]
+"""
+
+EXAMPLES = r"""
+- name: Run Loki with a configuration that it accepts
+  logstead.platform.systemd_app:
+    unit: loki.service
+    files:
+      - path: /etc/loki/loki.yml
+        content: "{{ loki_config | to_nice_yaml }}"
+        mode: "0640"
+        group: loki
+        validate: ["/opt/loki/current/loki -verify-config -config.file=%s"]
+      - path: /etc/systemd/system/loki.service
+        content: "{{ loki_unit | logstead.platform.to_unit }}"
+        validate: [systemd-analyze verify %s]
+    reads: [/opt/loki/current]
+    ready_url: http://127.0.0.1:3100/ready
+    ready_body: ^ready
+
+- name: Remove a drop-in of the journal, and restart it
+  logstead.platform.systemd_app:
+    unit: systemd-journald.service
+    absent: [/etc/systemd/journald.conf.d/logstead.conf]
 """
 
 RETURN = r"""
 actions:
-  description: >-
-    What was done to the unit, in order: C(reload), C(enable), C(start), C(restart), and where the runtime changes
-    C(stop) before all and C(clean) after all; before them, each with its name, what was done to the units that
-    O(files[].read_by) names.
+  description:
+    - The actions on units in order, such as C(reload), C(enable), C(start) and C(restart). If the runtime changes,
+      C(stop) comes first and C(clean) last.
+    - An action on another unit that O(files[].read_by) names is followed by its name, and comes before those on
+      O(unit).
   type: list
+  elements: str
   returned: success
+  sample: [reload, restart]
 """
 
 

@@ -23,23 +23,76 @@ from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_curr
 
 DOCUMENTATION = r"""
 module: systemd_app_facts
-short_description: Tell what a run has to know of the host, in one call
+version_added: 1.0.0
+short_description: Gather the facts that the collection's roles need, in one call
 description:
-  - Sets the facts C(distribution), C(distribution_version), C(python), C(python_version) and C(systemd) as
-    M(ansible.builtin.setup) does, but in a fraction of its time.
-  - Sets the fact C(systemd_app_releases), so that a run need not ask for each program whether its release is current.
+  - Sets the facts C(distribution), C(distribution_version), C(python) and C(python_version) as
+    M(ansible.builtin.setup) does, and the version of systemd, in a fraction of its time.
+  - Sets the fact C(systemd_app_releases), so that a run doesn't have to check each program's release by itself.
+attributes:
+  check_mode:
+    description: Can run in check mode and return what it would return otherwise, without changing the host.
+    support: full
+    details: The module never changes the host.
+  diff_mode:
+    description: Returns the differences between before and after in diff mode.
+    support: none
+  facts:
+    description: Returns C(ansible_facts) that are added to the facts of the host.
+    support: full
 options:
-  root: {description: Folder of all programs., type: path, default: /opt}
-author: [logstead contributors]
+  root:
+    description: Directory of all releases.
+    type: path
+    default: /opt
+author: ["logstead contributors (@logstead)"]
+"""
+
+EXAMPLES = r"""
+- name: Gather facts
+  logstead.platform.systemd_app_facts:
+
+- name: Show the release of Loki that is installed
+  ansible.builtin.debug:
+    msg: "{{ ansible_facts['systemd_app_releases']['loki']['version'] | default('none') }}"
 """
 
 RETURN = r"""
 ansible_facts:
-  description:
-    - The facts. C(systemd_app_releases) has, by the program's name, the C(version) that is current and the C(sha256) of
-      the archive that it was unpacked from, unless it was made from none; or the C(image) that it runs from.
+  description: The facts that are set.
   type: dict
   returned: always
+  contains:
+    distribution:
+      description: Name of the distribution.
+      type: str
+      returned: always
+      sample: Debian
+    distribution_version:
+      description: Version of the distribution.
+      type: str
+      returned: always
+      sample: "13"
+    python:
+      description: The C(version) of Python as a dictionary of C(major), C(minor) and C(micro).
+      type: dict
+      returned: always
+    python_version:
+      description: Version of Python.
+      type: str
+      returned: always
+      sample: 3.13.5
+    systemd:
+      description: The C(version) of systemd. Empty if the host wasn't booted with systemd.
+      type: dict
+      returned: always
+      sample: {version: 257}
+    systemd_app_releases:
+      description:
+        - What each program below O(root) runs from, by its name. A release has C(version), and C(sha256) if it was
+          unpacked from an archive. A container has C(image).
+      type: dict
+      returned: always
 """
 
 

@@ -35,35 +35,86 @@ from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_down
 
 DOCUMENTATION = r"""
 module: systemd_app_image
-short_description: Have the container image of a program on the host, as it was asked for or not at all
+version_added: 1.0.0
+short_description: Install the container image of a program
 description:
-  - Pulls the image from its registry, or loads it from an archive of a mirror. Neither touches a running container.
-  - Remembers in C(ROOT/NAME/images) which images it has put on the host, so that no other one is ever removed.
+  - Pulls the image from its registry, or loads it from an archive on a mirror after its SHA-256 has been verified. A
+    running container isn't touched by either.
+  - Records in C(ROOT/NAME/images) which images it has installed, so that it never removes any other.
+requirements: [podman]
+attributes:
+  check_mode:
+    description: Can run in check mode and return what it would return otherwise, without changing the host.
+    support: full
+    details: With O(mirror), check mode verifies that the archive is there. A registry isn't asked.
+  diff_mode:
+    description: Returns the differences between before and after in diff mode.
+    support: none
 options:
-  name: {description: Name of the program and of its container., type: str, required: true}
+  name:
+    description: Name of the program and of its container.
+    type: str
+    required: true
   image:
-    description: Full name of the image, with a tag, a digest or both, such as C(docker.io/grafana/loki:3.7.8).
+    description:
+      - Full name of the image with a tag, a digest or both, such as C(docker.io/grafana/loki:3.7.8). Required unless
+        O(state=absent).
     type: str
   mirror:
     description:
-      - Address of a web server that has images as archives, C(MIRROR/images/REPOSITORY/TAG-ARCH.tar) with the SHA-256
-        beside it in C(….tar.sha256). Without a tag, the digits of the digest stand for it. Empty, the image is pulled.
+      - URL of a web server that has images as OCI archives at C(MIRROR/images/REPOSITORY/TAG-ARCH.tar), and their
+        SHA-256 at C(….tar.sha256). Without a tag, the hexadecimal digits of the digest take its place.
+      - If empty, the image is pulled.
     type: str
     default: ""
   state:
     description:
-      - V(fetched) has the image on the host; V(current) also remembers it as the one that is run, and removes those
-        that are too old; V(absent) removes the container and all images of the program.
+      - V(fetched) only pulls or loads the image.
+      - V(current) also records it as the image that the program runs, and removes earlier ones beyond O(keep).
+      - V(absent) removes the container and all recorded images of the program.
     type: str
     choices: [fetched, current, absent]
     default: current
-  keep: {description: How many earlier images stay for a rollback., type: int, default: 1}
-  root: {description: Folder of all programs., type: path, default: /opt}
-  cache: {description: Folder for archives while they are loaded., type: path, default: /var/cache/logstead}
-author: [logstead contributors]
+  keep:
+    description: How many earlier images are kept for a rollback.
+    type: int
+    default: 1
+  root:
+    description: Directory of all programs.
+    type: path
+    default: /opt
+  cache:
+    description: Directory for archives while they are loaded.
+    type: path
+    default: /var/cache/logstead
+author: ["logstead contributors (@logstead)"]
 """
 
-RETURN = r"""# """
+EXAMPLES = r"""
+- name: Pull Loki's image
+  logstead.platform.systemd_app_image:
+    name: loki
+    image: docker.io/grafana/loki:3.7.8
+
+- name: Load it from a mirror, but don't run it yet
+  logstead.platform.systemd_app_image:
+    name: loki
+    image: docker.io/grafana/loki:3.7.8
+    mirror: https://mirror.example.org
+    state: fetched
+
+- name: Remove its container and images
+  logstead.platform.systemd_app_image:
+    name: loki
+    state: absent
+"""
+
+RETURN = r"""
+changed:
+  description: Whether an image was pulled, loaded, made current or removed.
+  type: bool
+  returned: success
+"""
 
 NAME = re.compile(r"(?P<repository>[^@\s]+?)(:(?P<tag>[\w.-]+))?(@sha256:(?P<digest>[0-9a-f]{64}))?")
 

@@ -33,43 +33,91 @@ from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_down
 
 DOCUMENTATION = r"""
 module: systemd_app_release
-short_description: Put one release of a program below /opt, whole or not at all
+version_added: 1.0.0
+short_description: Install a release of a program below /opt, completely or not at all
 description:
-  - Downloads an archive, verifies its SHA-256, unpacks it into C(ROOT/NAME/VERSION) and points C(ROOT/NAME/current)
-    there.
-  - Nothing on the host changes until the archive has been verified. C(VERSION) appears by a rename, so it is never half
-    there.
-  - An archive that holds one folder is unpacked without it; an archive that holds one file gives a file called C(NAME).
+  - Downloads an archive, verifies its SHA-256, unpacks it into C(ROOT/NAME/VERSION) and points the symbolic link
+    C(ROOT/NAME/current) to it.
+  - Nothing on the host changes until the archive is verified. C(VERSION) is moved into place by a rename, so it is
+    never incomplete.
+  - The single top-level directory of an archive is stripped. The single file of an archive is renamed to C(NAME).
+attributes:
+  check_mode:
+    description: Can run in check mode and return what it would return otherwise, without changing the host.
+    support: full
+    details: Check mode verifies that the checksum and the archive can be downloaded, and downloads only the checksum.
+  diff_mode:
+    description: Returns the differences between before and after in diff mode.
+    support: none
 options:
-  name: {description: Name of the program and of its folder., type: str, required: true}
-  version: {description: Version; the name of the release's folder., type: str, required: true}
+  name:
+    description: Name of the program and of its directory below O(root).
+    type: str
+    required: true
+  version:
+    description: Version, which is the name of the release's directory.
+    type: str
+    required: true
   url:
     description:
-      - Address of the C(.zip) or C(.tar.gz). C({arch}) stands for the host's architecture, C(amd64) or C(arm64).
+      - URL of the C(.zip) or C(.tar.gz). C({arch}) is replaced by the architecture of the host, C(amd64) or C(arm64).
     type: str
     required: true
   checksum:
     description:
-      - SHA-256 of the archive, as 64 hex digits, or the address of a file that lists it (C(SHA256SUMS) or C(.sha256)).
+      - SHA-256 of the archive as 64 hexadecimal digits, or the URL of a file that lists it (C(SHA256SUMS) or
+        C(.sha256)). C({arch}) is replaced as in O(url).
     type: str
     required: true
   state:
-    description: V(fetched) only downloads and verifies into O(cache); V(installed) also unpacks and switches.
+    description:
+      - V(fetched) only downloads the archive into O(cache) and verifies it.
+      - V(installed) also unpacks it and makes it current.
     type: str
     choices: [fetched, installed]
     default: installed
-  keep: {description: How many earlier releases stay for a rollback., type: int, default: 1}
-  root: {description: Folder of all programs., type: path, default: /opt}
+  keep:
+    description: How many earlier releases are kept for a rollback.
+    type: int
+    default: 1
+  root:
+    description: Directory of all releases.
+    type: path
+    default: /opt
   cache:
-    description: Folder for verified archives that are not unpacked yet.
+    description: Directory for verified archives that aren't unpacked yet.
     type: path
     default: /var/cache/logstead
-author: [logstead contributors]
+author: ["logstead contributors (@logstead)"]
+"""
+
+EXAMPLES = r"""
+- name: Install a release whose checksum is published beside it
+  logstead.platform.systemd_app_release:
+    name: prometheus
+    version: 3.9.1
+    url: https://mirror.example.org/prometheus-3.9.1.linux-{arch}.tar.gz
+    checksum: https://mirror.example.org/sha256sums.txt
+
+- name: Only download and verify an archive with a pinned checksum
+  logstead.platform.systemd_app_release:
+    name: loki
+    version: 3.7.8
+    url: https://mirror.example.org/loki-linux-{arch}.zip
+    checksum: 2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae
+    state: fetched
 """
 
 RETURN = r"""
-path: {description: Folder of the release., type: str, returned: always}
-sha256: {description: SHA-256 of the archive that was unpacked., type: str, returned: when known}
+path:
+  description: Directory of the release.
+  type: str
+  returned: success
+  sample: /opt/loki/3.7.8
+sha256:
+  description: SHA-256 of the archive that the release was unpacked from.
+  type: str
+  returned: if the release is unpacked
 """
 
 

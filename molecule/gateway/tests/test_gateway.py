@@ -322,13 +322,13 @@ def test_grafana_has_a_data_source_for_each_tenant_that_it_may_read(store: Any) 
         assert (status, json.loads(body)["data"]) == (200, [tenant]), (other, body)
 
 
-@pytest.mark.parametrize("playbook", ["doctor", "status", "delete-lines"])
+@pytest.mark.parametrize("playbook", ["doctor", "status", "delete_lines"])
 def test_the_other_playbooks_work_with_tenants(client: Any, dev: Callable[..., str], playbook: str) -> None:
     assert client
     code, output = run_playbook(f"playbooks/{playbook}.yml", "-vv")
     assert code == 0, output
     assert "only-for-this-test" not in output
-    if playbook == "delete-lines":
+    if playbook == "delete_lines":
         assert "There is no request." in output
     else:
         output = dev(f"playbooks/{playbook}.yml", "-vv")

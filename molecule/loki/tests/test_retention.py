@@ -137,10 +137,10 @@ def requests_of(host: Any) -> dict[str, str]:
 def test_deletion_is_refused_without_a_yes(hosts: Hosts) -> None:
     host = next(iter(hosts))  # the first of the group is the one that the playbook asks
     before = requests_of(host)
-    code, output = run_playbook("playbooks/delete-lines.yml", delete_query='{job="old"}', delete_start="0")
+    code, output = run_playbook("playbooks/delete_lines.yml", delete_query='{job="old"}', delete_start="0")
     assert code == 2, output
     assert "Nothing was deleted: the answer was not yes" in words(output), output
-    code, output = run_playbook("playbooks/delete-lines.yml", delete_query='{job="old"}', delete_confirmed=True)
+    code, output = run_playbook("playbooks/delete_lines.yml", delete_query='{job="old"}', delete_confirmed=True)
     assert code == 2, output
     assert "Give delete_query and delete_start" in words(output), output
     assert requests_of(host) == before
@@ -154,7 +154,7 @@ def test_a_deleted_line_no_longer_shows_and_its_neighbour_does_and_a_request_can
         line.push(host)
         eventually(lambda: line.is_found(host))
     code, output = run_playbook(
-        "playbooks/delete-lines.yml",
+        "playbooks/delete_lines.yml",
         delete_query=f'{{job="old"}} |= "{gone.text}"',
         delete_start=str(now // 1000 - 3600),
         delete_confirmed=True,
@@ -166,7 +166,7 @@ def test_a_deleted_line_no_longer_shows_and_its_neighbour_does_and_a_request_can
     host.check_output("systemctl restart loki.service")
     wait_until_ready(host)
     eventually(lambda: not gone.is_found(host) and stays.is_found(host))
-    code, output = run_playbook("playbooks/delete-lines.yml", delete_cancel=request)
+    code, output = run_playbook("playbooks/delete_lines.yml", delete_cancel=request)
     assert code == 0, output
     assert f"Request {request} is taken back." in output
     assert request not in requests_of(host)
