@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from ansible.module_utils import basic
 from ansible.module_utils.testing import patch_module_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -219,7 +218,6 @@ class Host:
 
 @pytest.fixture
 def host(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Host:
-    assert basic
     return Host(tmp_path, capsys)
 
 
