@@ -36,6 +36,7 @@ author: [logstead contributors]
 """
 
 RETURN = r"""
+hours: {description: The periods asked for, which are accepted., type: dict, returned: success}
 shortened: {description: The periods that become shorter, in words., type: list, returned: success}
 """
 
@@ -133,7 +134,7 @@ def main() -> None:
             f"these periods become shorter: {'; '.join(found)}. If that is meant, run again with {CONFIRM}; if not, "
             "set platform_retention, loki_retention, loki_retention_by_level or loki_tenants to the old periods."
         )
-    module.exit_json(changed=False, shortened=found)
+    module.exit_json(changed=False, shortened=found, hours=module.params["hours"])
 
 
 if __name__ == "__main__":

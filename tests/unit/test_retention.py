@@ -222,7 +222,12 @@ def host(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Host:
 
 
 def test_a_host_without_loki_may_have_any_period(host: Host) -> None:
-    assert host.run({"other": 24}) | {"invocation": None} == {"changed": False, "shortened": [], "invocation": None}
+    assert host.run({"other": 24}) | {"invocation": None} == {
+        "changed": False,
+        "hours": {"other": 24},
+        "shortened": [],
+        "invocation": None,
+    }
 
 
 @pytest.mark.parametrize("check_mode", [False, True])
