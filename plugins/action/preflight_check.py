@@ -24,6 +24,7 @@ from ansible_collections.logstead.platform.plugins.filter.alert_rules import rul
 from ansible_collections.logstead.platform.plugins.filter.alertmanager_config import receiver_problems
 from ansible_collections.logstead.platform.plugins.filter.dashboards import dashboard_problems
 from ansible_collections.logstead.platform.plugins.filter.grafana_alerting import interval_problems
+from ansible_collections.logstead.platform.plugins.filter.retention import retention_problem
 from ansible_collections.logstead.platform.plugins.plugin_utils.components import (
     ROLES,
     Component,
@@ -56,7 +57,6 @@ OLDEST_RELEASE = {"Debian": 12, "Ubuntu": 22.04}
 OLDEST_SYSTEMD = 249  # Ubuntu 22.04
 OLDEST_PYTHON = (3, 9)  # what ansible-core 2.19 and the modules need
 OLDEST_PYTHON_OF_APP = (3, 11)
-PERIOD = re.compile(r"(\d+)([hdwy])")
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 SAMPLED_LEVELS = ("DEBUG", "INFO")
 SHORTEST_PASSWORD = 8
@@ -197,11 +197,8 @@ def check_periods(asked: Variables) -> Problems:
             for level in set(levels) - set(LEVELS):
                 yield f"{where} has the unknown level {level}; levels are {', '.join(LEVELS)}."
     for name, period in periods.items():
-        match = PERIOD.fullmatch(str(period))
-        if period is not None and not match:
-            yield f"{name} is {period!r}, which is no period: write a number and h, d, w or y, such as 31d."
-        elif match and int(match[1]) < (24 if match[2] == "h" else 1):
-            yield f"{name} is {period!r}: Loki keeps every line for 24h at least."
+        if period is not None and (problem := retention_problem(period)):
+            yield f"{name} {problem}."
 
 
 def check_sampling(asked: Variables) -> Problems:

@@ -84,7 +84,7 @@ def unknown_datasources(node: Any, dashboard: Json, known: set[str]) -> set[str]
     return unknown
 
 
-def shown(dashboard: Json, known: set[str]) -> Json:
+def remove_unusable_panels(dashboard: Json, known: set[str]) -> Json:
     """Return a dashboard of ours without what needs a data source that there isn't, and without empty rows."""
     kept: list[Json] = []
     for panel in dashboard["panels"]:
@@ -98,9 +98,9 @@ def shown(dashboard: Json, known: set[str]) -> Json:
     return {**dashboard, "panels": kept}
 
 
-def own_dashboards(folder: Path, known: set[str]) -> list[Json]:
+def read_own_dashboards(folder: Path, known: set[str]) -> list[Json]:
     """Return the role's dashboards that show something with the data sources that there are."""
-    found = [shown(json.loads(path.read_text()), known) for path in sorted(folder.glob("*.json"))]
+    found = [remove_unusable_panels(json.loads(path.read_text()), known) for path in sorted(folder.glob("*.json"))]
     return [dashboard for dashboard in found if dashboard["panels"]]
 
 
@@ -118,8 +118,8 @@ def read_file(path: Path, known: set[str]) -> Json:
         raise DashboardError(f"{path} is no JSON: {error}") from error
     if not isinstance(dashboard, dict) or "panels" not in dashboard:
         raise DashboardError(
-            f"{path} is no dashboard in Grafana's classic JSON, which has panels; export it as JSON with the model "
-            f"Classic"
+            f"{path} is no dashboard in Grafana's classic JSON, which has panels; "
+            "export it as JSON with the model Classic"
         )
     if "__inputs" in dashboard:
         raise DashboardError(f"{path} was exported for sharing (it has __inputs); export it without that")
@@ -127,15 +127,13 @@ def read_file(path: Path, known: set[str]) -> Json:
         raise DashboardError(f"{path} has no title")
     if not UID.fullmatch(str(dashboard.get("uid") or "")):
         raise DashboardError(
-            f"{path} has the uid {dashboard.get('uid')!r}; give it one of 1 to 40 letters, digits, - and _, so that "
-            f"links to "
-            "it last"
+            f"{path} has the uid {dashboard.get('uid')!r}; "
+            "give it one of 1 to 40 letters, digits, - and _, so that links to it last"
         )
     if unknown := unknown_datasources(dashboard, dashboard, known):
         raise DashboardError(
             f"{path} asks the unknown data source {', '.join(sorted(unknown))}; known are {', '.join(sorted(known))}. "
-            f"Add it "
-            "to grafana_datasources, or change the dashboard"
+            "Add it to grafana_datasources, or change the dashboard"
         )
     # The number in another Grafana's database.
     return {**dashboard, "id": None}
@@ -166,7 +164,7 @@ def extra_panel(template: Json, entry: Any, number: int) -> Json:
     return panel
 
 
-def from_template(template: Json, entry: Mapping[str, Any]) -> Json:
+def fill_template(template: Json, entry: Mapping[str, Any]) -> Json:
     """Return the dashboard of an application, with its extra panels at the end."""
     dashboard = copy.deepcopy(template)
     title, job = str(entry["title"]), str(entry["job"])
@@ -201,22 +199,21 @@ def from_template(template: Json, entry: Mapping[str, Any]) -> Json:
     return dashboard
 
 
-def made(entry: Any, template: Json, known: set[str], base: Path) -> tuple[str, Json]:
+def build_dashboard(entry: Any, template: Json, known: set[str], base: Path) -> tuple[str, Json]:
     """Return the folder's title and the dashboard of one entry of `grafana_dashboards`."""
     if isinstance(entry, Mapping) and "file" in entry and not set(entry) - FILE_KEYS:
         dashboard = read_file(base / str(entry["file"]), known)
     elif isinstance(entry, Mapping) and {"title", "job"} <= set(entry) <= TEMPLATE_KEYS:
-        dashboard = from_template(template, entry)
+        dashboard = fill_template(template, entry)
     else:
         raise DashboardError(
-            f"{entry!r} is neither a dashboard made from the template (title and job, and maybe uid, folder and "
-            f"panels) nor "
-            "one of yours (file, and maybe folder)"
+            f"{entry!r} is neither a dashboard made from the template "
+            "(title and job, and maybe uid, folder and panels) nor one of yours (file, and maybe folder)"
         )
     folder = str(entry.get("folder", DEFAULT_FOLDER)).strip()
     if not slug(folder):
         raise DashboardError(f"{entry!r} has the folder {folder!r}; a folder's name has letters or digits")
-    return folder, shown(dashboard, known) if "job" in entry else dashboard
+    return folder, remove_unusable_panels(dashboard, known) if "job" in entry else dashboard
 
 
 def conflict_of(folder: str, dashboard: Json, others: Sequence[tuple[str, Json]]) -> str:
@@ -233,17 +230,17 @@ def conflict_of(folder: str, dashboard: Json, others: Sequence[tuple[str, Json]]
     return ""
 
 
-def collected(
+def collect_dashboards(
     entries: Sequence[Any], datasources: Sequence[str], base: Path
 ) -> tuple[list[tuple[str, Json]], list[str]]:
     """Return all dashboards, each with its folder's title, and what is wrong with the entries."""
     known = set(datasources)
-    found = [(OWN_FOLDER, dashboard) for dashboard in own_dashboards(OWN_DASHBOARDS, known)]
+    found = [(OWN_FOLDER, dashboard) for dashboard in read_own_dashboards(OWN_DASHBOARDS, known)]
     template = json.loads((OWN_DASHBOARDS / TEMPLATE).read_text())
     problems = []
     for entry in entries:
         try:
-            folder, dashboard = made(entry, template, known, base)
+            folder, dashboard = build_dashboard(entry, template, known, base)
         except DashboardError as error:
             problems.append(f"grafana_dashboards: {error}.")
             continue
@@ -262,7 +259,7 @@ def dashboard_problems(entries: Sequence[Any], datasources: Sequence[str], base:
         datasources: Uids of the data sources that there are.
         base: Folder that relative paths start from.
     """
-    return collected(entries, datasources, Path(base))[1]
+    return collect_dashboards(entries, datasources, Path(base))[1]
 
 
 def dashboards(entries: Sequence[Any], datasources: Sequence[str], base: str | Path = ".") -> list[Json]:
@@ -276,7 +273,7 @@ def dashboards(entries: Sequence[Any], datasources: Sequence[str], base: str | P
     Raises:
         AnsibleFilterError: An entry would not work.
     """
-    found, problems = collected(entries, datasources, Path(base))
+    found, problems = collect_dashboards(entries, datasources, Path(base))
     if problems:
         raise AnsibleFilterError(" ".join(problems))
     return [

@@ -8,6 +8,8 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
+PERIOD = re.compile(r"(\d+)([hdwy])")
+SHORTEST_HOURS = 24
 HOURS = {"h": 1, "d": 24, "w": 7 * 24, "y": 365 * 24}
 # Loki's own spelling of a duration, which settings merged over the role's may have.
 LOKI_HOURS = {**HOURS, "ms": 1 / 3_600_000, "s": 1 / 3600, "m": 1 / 60}
@@ -16,19 +18,25 @@ TENANT_KEYS = ("retention", "retention_by_level", "limits")
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
+def retention_problem(period: object) -> str:
+    """Return why Loki can't keep lines for a period, in words that follow its name; nothing if it can."""
+    match = PERIOD.fullmatch(str(period))
+    if not match:
+        return f"is {period!r}, which is no period: write a number and h, d, w or y, such as 31d"
+    is_too_short = int(match[1]) * HOURS[match[2]] < SHORTEST_HOURS
+    return f"is {period!r}: Loki keeps every line for {SHORTEST_HOURS}h at least" if is_too_short else ""
+
+
 def duration_hours(duration: str) -> int:
     """Return a period such as `36h`, `31d`, `4w` or `1y` in hours.
 
     Raises:
         AnsibleFilterError: It is none, or shorter than the 24 hours that Loki demands.
     """
-    match = re.fullmatch(r"(\d+)([hdwy])", str(duration))
-    hours = int(match[1]) * HOURS[match[2]] if match else 0
-    if not match:
-        raise AnsibleFilterError(f"{duration!r} is not a period: write a number and h, d, w or y, such as 31d")
-    if hours < 24:
-        raise AnsibleFilterError(f"{duration!r} is too short: Loki keeps every line for 24h at least")
-    return hours
+    match = PERIOD.fullmatch(str(duration))
+    if not match or retention_problem(duration):
+        raise AnsibleFilterError(f"a retention period {retention_problem(duration)}")
+    return int(match[1]) * HOURS[match[2]]
 
 
 def retention_streams(by_level: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -69,6 +69,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+hours:
+  description: The periods that were accepted.
+  type: dict
+  returned: success
+  sample: {other: 744, DEBUG: 72}
 shortened:
   description: The periods that become shorter, one sentence for each with the lines that Loki will delete.
   type: list
@@ -171,7 +176,7 @@ def main() -> None:
             f"these periods become shorter: {'; '.join(found)}. If that is meant, run again with {CONFIRM}; if not, "
             "set platform_retention, loki_retention, loki_retention_by_level or loki_tenants to the old periods."
         )
-    module.exit_json(changed=False, shortened=found)
+    module.exit_json(changed=False, shortened=found, hours=module.params["hours"])
 
 
 if __name__ == "__main__":

@@ -64,7 +64,6 @@ class Program:
 
 PROGRAMS = (
     Program("loki", "loki", "cmd/loki"),
-    Program("logcli", "loki", "cmd/logcli"),
     Program("lokitool", "loki", "cmd/lokitool"),
     Program("promtail", "promtail", "clients/cmd/promtail", journal=True),
 )
@@ -351,9 +350,15 @@ def build_suite(suite: Suite, version: str, work: Path) -> Path:
     return tarball
 
 
-def fill_suites() -> None:
-    """Provide Prometheus, Alertmanager and node_exporter."""
-    for suite in SUITES:
+def demo_suites() -> list[Suite]:
+    """Return what the demo's host installs of Prometheus' family: it is in the group of that name."""
+    inventory = yaml.safe_load((REPO / "inventories/demo/hosts.yml").read_text(encoding="utf-8"))
+    return [suite for suite in SUITES if suite.name in inventory["all"]["children"]]
+
+
+def fill_suites(suites: Iterable[Suite]) -> None:
+    """Provide releases of Prometheus' family."""
+    for suite in suites:
         version = versions()[f"{suite.name}_version"]
         path = suite_tarball(suite.name, version)
         if is_whole(MIRROR / path):
@@ -627,7 +632,7 @@ def main() -> None:
     try:
         with locked("mirror"):
             fill_programs()
-            fill_suites()
+            fill_suites(SUITES if options.use == "tests" else demo_suites())
             fill_grafana(for_tests=options.use == "tests")
             if options.use == "tests":
                 fill_faulty()

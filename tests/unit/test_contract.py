@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.logstead.platform.plugins.action.preflight_check import check_secrets
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROLES = sorted(path.parents[1].name for path in REPOSITORY.glob("roles/*/meta/argument_specs.yml"))
@@ -236,19 +237,30 @@ def test_the_environments_differ_in_what_they_keep_and_write(plays: dict[str, di
 
 @pytest.mark.parametrize("environment", ["staging", "prod"])
 def test_only_dev_has_a_password_that_everybody_knows(plays: dict[str, dict[str, Any]], environment: str) -> None:
-    public = load(REPOSITORY / "group_vars/dev/main.yml")
-    for name in ("grafana_admin_password", "grafana_secret_key"):
-        assert plays[environment].get(name) != public[name]
+    public = {name: plays["dev"][name] for name in ("grafana_admin_password", "grafana_secret_key")}
+    assert not [name for name, value in public.items() if plays[environment].get(name) == value]
+    # And whoever copies dev's is stopped.
+    problems = list(check_secrets({**plays[environment], **public, "group_names": ["grafana"]}))
+    assert [name for name in public if any(problem.startswith(name) for problem in problems)] == list(public)
 
 
 # --- Tasks ------------------------------------------------------------------------------------------------------------
 
 
-def test_entry_points_are_named_without_an_ending_because_only_then_their_arguments_are_checked() -> None:
+def unchecked(call: dict[str, Any]) -> bool:
+    """Tell whether Ansible would check no argument of a call: it takes a name that isn't specified for none at all."""
+    role = call["name"].rpartition(".")[2]
+    specified = load(REPOSITORY / f"roles/{role}/meta/argument_specs.yml")["argument_specs"]
+    return call.get("rolespec_validate", True) and call["tasks_from"] not in specified
+
+
+def test_the_arguments_of_entry_points_are_checked_unless_the_call_says_otherwise() -> None:
     paths = [*files_of_tasks(), *REPOSITORY.glob("molecule/**/*.yml")]
-    names = [(path, value) for path in paths for key, value in everything_in(load(path)) if key == "tasks_from"]
-    assert names
-    assert not [(path, name) for path, name in names if name.endswith((".yml", ".yaml"))]
+    values = [(path, value) for path in paths for _, value in everything_in(load(path))]
+    calls = [(path, value) for path, value in values if isinstance(value, dict) and "tasks_from" in value]
+    assert [call for _, call in calls if call.get("rolespec_validate", True)]
+    assert not [(path, call) for path, call in calls if unchecked(call)]
+    assert unchecked({"name": "logstead.platform.systemd_app", "tasks_from": "run.yml"})
 
 
 def test_no_task_ignores_its_errors() -> None:
@@ -287,20 +299,30 @@ def test_the_shared_role_reads_no_variable_of_another_role_and_never_asks_who_ca
     assert not [(path, found) for path in paths for found in foreign.findall(path.read_text())]
 
 
-@pytest.mark.parametrize("role", COMPONENTS)
-def test_a_component_reads_no_variable_of_another_one(role: str) -> None:
+def foreign_names(role: str, text: str) -> set[str]:
+    """Return the variables of other roles that a text of a component's role names."""
     # Grafana's people are kept by a role of their own, which the role grafana calls and hands what it asks for.
-    called = {"grafana": "grafana_org"}.get(role)
+    allowed = {role, {"grafana": "grafana_org"}.get(role)}
     others = "|".join(COMPONENTS)
-    name = re.compile(rf"\b(?:__)?((?:{others})_\w+)")
 
     def owner(found: str) -> str:
         """Return the role of a name: grafana_org_users is the role grafana_org's, though it begins with grafana."""
         return max((other for other in ROLES if f"{found}_".startswith(f"{other}_")), key=len)
 
+    return {found for found in re.findall(rf"\b(?:__)?((?:{others})_\w+)", text) if owner(found) not in allowed}
+
+
+@pytest.mark.parametrize("role", COMPONENTS)
+def test_a_component_reads_no_variable_of_another_one(role: str) -> None:
     paths = [*REPOSITORY.glob(f"roles/{role}/tasks/*.yml"), *REPOSITORY.glob(f"roles/{role}/*/main.yml")]
-    read = [(path, found) for path in paths for found in name.findall(path.read_text())]
-    assert not [(path, found) for path, found in read if owner(found) not in (role, called)]
+    assert paths
+    assert not {path: names for path in paths if (names := foreign_names(role, path.read_text()))}
+
+
+def test_a_variable_of_another_component_would_be_found() -> None:
+    text = "{{ loki_http_port }} {{ __loki_config_path }} {{ grafana_http_port }} {{ grafana_org_users }}"
+    assert foreign_names("loki", text) == {"grafana_http_port", "grafana_org_users"}
+    assert foreign_names("grafana", text) == {"loki_http_port", "loki_config_path"}
 
 
 # --- What is written to hosts -----------------------------------------------------------------------------------------

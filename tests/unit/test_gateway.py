@@ -103,10 +103,10 @@ def test_a_certificate_that_is_about_to_end_is_made_anew_by_the_same_ca(
     assert new["certificate"] != short["certificate"]
 
 
+@pytest.mark.usefixtures("made")
 def test_a_ca_that_would_end_before_its_certificate_is_made_anew_with_it(
-    tmp_path: Path, made: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert made
     monkeypatch.setattr(certificates, "CA_DAYS", 400)
     (tmp_path / "ca.key").unlink()
     short = certificates.wanted(tmp_path, NAMES)

@@ -280,12 +280,15 @@ def test_what_is_remembered_outlives_the_process_and_nonsense_is_begun_anew(host
     assert tool.Memory.read(folder).handovers == {}
 
 
-def test_positions_are_read_in_all_forms_that_yaml_gives_them(tmp_path: Path) -> None:
-    path = tmp_path / "positions.yaml"
-    lines = ("positions:", '  /a.log: "12"', "  '/it''s: b': \"13\"", '  "/c\\t": "14"', "  ? /long.log", '  : "15"')
-    path.write_text("\n".join((*lines, "  cursor-journal: s=1", "")))
-    assert tool.read_positions(path) == {"/a.log": 12, "/it's: b": 13, "/c\t": 14, "/long.log": 15}
-    assert tool.read_positions(tmp_path / "none") == {}
+@pytest.mark.parametrize("content", [None, "positions:\n  - /a\n"], ids=["a folder", "no positions"])
+def test_a_log_is_held_while_positions_cannot_be_read(host: Host, content: str | None) -> None:
+    host.write(20)
+    if content is None:
+        host.positions.mkdir()
+    else:
+        host.positions.write_text(content)
+    assert not host.may_go()
+    assert host.memory.held[str(host.log)] == f"{host.positions} can't be read as promtail.service's positions"
 
 
 def test_a_run_by_hand_may_be_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,17 +6,22 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
 from ansible_collections.logstead.platform.plugins.modules import component_status as status
 from ansible_collections.logstead.platform.plugins.plugin_utils.components import find_component
 
 REPOSITORY = Path(__file__).parents[2]
 VERBS = ["start", "stop", "restart", "status", "logs", "doctor", "clean"]
 COMPONENTS = ["loki", "gateway", "promtail", "grafana", "demo-app", "prometheus", "alertmanager", "node-exporter"]
+GROUPS = [component.replace("-", "_") for component in COMPONENTS]
 
 
 @pytest.fixture
@@ -145,14 +150,95 @@ def test_clean_has_no_tag_that_could_leave_its_question_out() -> None:
         assert play["tasks"][-1]["when"][0] == "clean_is_agreed or ansible_check_mode"
 
 
+def rendered(name: str, variables: dict[str, Any]) -> Any:
+    """Return a variable as Ansible works it out."""
+    templar = Templar(DataLoader(), trusted(variables))
+    return templar.template(trusted(f"{{{{ {name} }}}}"))
+
+
+def trusted(value: Any) -> Any:
+    """Return a value whose texts may be templates, as those of files are."""
+    if isinstance(value, dict):
+        return {name: trusted(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [trusted(each) for each in value]
+    return trust_as_template(value) if isinstance(value, str) else value
+
+
 def test_clean_lists_all_that_the_role_removes() -> None:
     variables = yaml.safe_load((REPOSITORY / "roles/systemd_app/vars/main.yml").read_text())
-    removed = [
-        variables[name[1]] if (name := re.fullmatch(r"\{\{ (\w+) \}\}", path)) else path
-        for path in variables["__systemd_app_removed_paths"]
-    ]
-    paths = {path.replace("{{ systemd_app_name }}", "demo-app") for path in removed}
-    assert set(find_component("demo_app").program_paths) == paths
+    removed = {
+        path
+        for name in ("loki", "demo-app")
+        for path in rendered("__systemd_app_removed_paths", {**variables, "systemd_app_name": name})
+    }
+    listed = [path for name in ("loki", "demo_app") for path in find_component(name).program_paths]
+    assert {"/opt/loki", "/etc/systemd/system/demo-app.service"} <= removed
+    assert (set(listed), len(listed)) == (removed, len(removed))
+
+
+@pytest.fixture(scope="module")
+def cleaner(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bool]:
+    """What runs clean.yml, with roles that only say that they were called, and tells whether one was."""
+    folder = tmp_path_factory.mktemp("clean")
+    collection = folder / "collections/ansible_collections/logstead/platform"
+    collection.mkdir(parents=True)
+    (collection / "plugins").symlink_to(REPOSITORY / "plugins")
+    for role in ("systemd_app", "logrotate"):
+        tasks = collection / "roles" / role / "tasks"
+        tasks.mkdir(parents=True)
+        called = {"ansible.builtin.file": {"path": f"{folder}/called", "state": "touch", "mode": "0600"}}
+        (tasks / "remove.yml").write_text(yaml.safe_dump([called]))
+    (folder / "du").write_text("#!/bin/sh\nprintf '4K\\t/opt/loki\\n'\n")
+    (folder / "du").chmod(0o755)
+    host = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    inventory = {"all": {"children": {"loki": {"hosts": {"here": host}}}}}
+    (folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
+    environment = {
+        **os.environ,
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "ANSIBLE_COLLECTIONS_PATH": f"{folder}/collections",
+        "ANSIBLE_LOCAL_TEMP": f"{folder}/tmp",
+    }
+
+    def clean(*arguments: str) -> bool:
+        (folder / "called").unlink(missing_ok=True)
+        command = ["ansible-playbook", "-i", f"{folder}/hosts.yml", f"{REPOSITORY}/playbooks/clean.yml"]
+        run = subprocess.run(
+            [*command, "-e", "ansible_become=false", *arguments],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "PLAY RECAP" in run.stdout, run.stderr
+        return (folder / "called").exists()
+
+    return clean
+
+
+def test_clean_removes_once_it_is_agreed(cleaner: Callable[..., bool]) -> None:
+    assert cleaner("-e", "{clean_confirmed: true}")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--skip-tags", "always"],
+        [
+            "--start-at-task",
+            "Remove each",
+            "-e",
+            "{components: [{name: loki, data: [], programs: []}], clean_has_work: true}",
+        ],
+    ],
+    ids=["nobody to ask", "without what always runs", "begun behind the question"],
+)
+def test_clean_removes_nothing_without_a_yes(cleaner: Callable[..., bool], arguments: list[str]) -> None:
+    assert not cleaner(*arguments)
 
 
 # --- status ---

@@ -322,3 +322,24 @@ def test_a_programs_image_holds_what_its_archive_has(tmp_path: Path) -> None:
     mirror.tar_folder(folder, tmp_path / "toy.tar.gz")
     found = images.programs_of(tmp_path / "toy.tar.gz", ("/bin/toy", "/bin/toytool"))
     assert found == {"/bin/toy": b"toy", "/bin/toytool": b"toytool"}
+
+
+@pytest.mark.parametrize(("use", "provided"), [("demo", []), ("tests", list(mirror.SUITES))])
+def test_the_demo_gets_no_more_than_its_host_installs(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, use: str, provided: list[mirror.Suite]
+) -> None:
+    filled: dict[str, tuple[list[mirror.Suite], ...]] = {}
+    for name in ("programs", "grafana", "faulty", "wheels", "images", "suites"):
+        monkeypatch.setattr(mirror, f"fill_{name}", lambda *given, name=name, **_: filled.update({name: given}))
+    monkeypatch.setattr("tests.hosts.cache.CACHE", cache)
+    monkeypatch.setattr(sys, "argv", ["mirror.py", "fill", "--for", use])
+    mirror.main()
+    assert list(filled["suites"][0]) == provided
+    assert {"programs", "grafana", "wheels"} <= set(filled)
+
+
+def test_a_part_that_the_demo_is_given_comes_with_its_release(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (cache / "inventories/demo").mkdir(parents=True)
+    (cache / "inventories/demo/hosts.yml").write_text("all: {children: {loki: {}, node_exporter: {}}}")
+    monkeypatch.setattr(mirror, "REPO", cache)
+    assert [suite.name for suite in mirror.demo_suites()] == ["node_exporter"]

@@ -442,8 +442,7 @@ def test_lost_positions_are_made_anew_and_the_journals_is_remembered(
         start.positions.write_bytes(damage)
     start.resume()
     assert start.position() == length(lines[:400])
-    if damage != b'positions:\n  /a: "5':  # what is cut within an entry still reads as one
-        assert (resume.read_positions(start.positions) or {})["cursor-journal"] == "s=1"
+    assert (resume.read_positions(start.positions) or {})["cursor-journal"] == "s=1"
 
 
 # --- The start --------------------------------------------------------------------------------------------------------

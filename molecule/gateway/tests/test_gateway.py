@@ -118,8 +118,8 @@ def client(dev: Callable[..., str]) -> Any:
     return host
 
 
-def test_a_second_run_with_the_other_inventory_changes_nothing(client: Any, dev: Callable[..., str]) -> None:
-    assert client
+@pytest.mark.usefixtures("client")
+def test_a_second_run_with_the_other_inventory_changes_nothing(dev: Callable[..., str]) -> None:
     recap = dev("site.yml").rpartition("PLAY RECAP")[2]
     assert UNCHANGED.search(recap), recap
 
@@ -322,9 +322,9 @@ def test_grafana_has_a_data_source_for_each_tenant_that_it_may_read(store: Any) 
         assert (status, json.loads(body)["data"]) == (200, [tenant]), (other, body)
 
 
+@pytest.mark.usefixtures("client")
 @pytest.mark.parametrize("playbook", ["doctor", "status", "delete_lines"])
-def test_the_other_playbooks_work_with_tenants(client: Any, dev: Callable[..., str], playbook: str) -> None:
-    assert client
+def test_the_other_playbooks_work_with_tenants(dev: Callable[..., str], playbook: str) -> None:
     code, output = run_playbook(f"playbooks/{playbook}.yml", "-vv")
     assert code == 0, output
     assert "only-for-this-test" not in output

@@ -81,8 +81,8 @@ def test_what_is_refused_leaves_the_old_service_running(hosts: Hosts, variables:
     assert not any(hosts.check_output(SHOWN)), "something has changed on a host"
 
 
-def test_a_service_that_does_not_get_ready_fails_with_its_journal(restored: Hosts) -> None:
-    assert restored
+@pytest.mark.usefixtures("restored")
+def test_a_service_that_does_not_get_ready_fails_with_its_journal() -> None:
     code, output = run_playbook(CONVERGE, toy_text="hang")
     assert code == 2, output
     assert "toy.service is not ready after 5 s" in output

@@ -15,7 +15,6 @@ before it has come along is never read. So a log of a rule with `hold` waits unt
 from __future__ import annotations
 
 import argparse
-import contextlib
 import fcntl
 import glob
 import json
@@ -40,6 +39,9 @@ STAMP_GLOB = "-" + "[0-9]" * 8 + "-" + "[0-9]" * 6
 POLL_SECONDS = 0.2
 LONGEST_LINE = 256 * 1024  # of which nothing but a beginning may be unread
 DAY_SECONDS = 86400
+# A key or a value of Promtail's positions, and what YAML escapes in double quotes.
+SCALAR = r"""(?:"(?:[^"\\\0]|\\.)*"|'(?:[^'\0]|'')*'|(?![?-] )[^\s"'\[{#\0][^\0]*?)"""
+ESCAPES = dict(zip("0abtnvfreN_LP", "\0\a\b\t\n\v\f\r\x1b\x85\xa0\u2028\u2029"))
 
 NOTICE, WARNING, ERROR = 5, 4, 3
 
@@ -215,29 +217,52 @@ def for_people(size: float) -> str:
 # --- Where the collector is -------------------------------------------------------------------------------------------
 
 
-def read_positions(path: Path) -> dict[str, int]:
-    """Return Promtail's offsets by path. Its file is YAML of one form, and hosts have no YAML in Python."""
+def read_positions(path: Path) -> dict[str, str] | None:
+    """Return Promtail's positions; {} if there is no such file, None if it is none of Promtail's.
+
+    Its file is YAML of one form, and hosts have no YAML in Python. promtail_resume.py reads it alike; a test compares.
+    """
     try:
-        text = path.read_text(errors="replace")
-    except OSError:
+        head, *lines = path.read_text(errors="replace").splitlines() or [""]
+    except FileNotFoundError:
         return {}
-    found = {}
-    # Keys above 128 characters are written as `? key` and `: value`.
-    for line in re.sub(r"^ {2}\? (.*)\n {2}: ", r"  \1: ", text, flags=re.MULTILINE).splitlines():
-        match = re.fullmatch(r" +(.+): [\"']?(\d+)[\"']?", line)
-        if match:
-            found[unquoted(match[1])] = int(match[2])
-    return found
+    except OSError:
+        return None
+    if not re.fullmatch(r"positions:( \{\})? *", head):
+        return None
+    found, key = {}, ""
+    for line in lines:
+        # A key of more than 128 characters has a line of its own.
+        long_key = re.fullmatch(rf"  \? ({SCALAR})", line)
+        pair = re.fullmatch(rf"  ({SCALAR}?|): ({SCALAR}|)", line)
+        if long_key and not key:
+            key = unquoted(long_key[1])
+        elif pair and bool(pair[1]) != bool(key):
+            found[key or unquoted(pair[1])] = unquoted(pair[2])
+            key = ""
+        else:
+            return None
+    return None if key else found
 
 
-def unquoted(key: str) -> str:
-    """Return a YAML key without its quotes."""
-    if key.startswith('"') and key.endswith('"'):
-        with contextlib.suppress(ValueError):
-            return str(json.loads(key))
-    if key.startswith("'") and key.endswith("'"):
-        return key[1:-1].replace("''", "'")
-    return key
+def unquoted(text: str) -> str:
+    """Return a YAML scalar without its quotes."""
+
+    def unescaped(match: re.Match[str]) -> str:
+        code = match[1] or match[2] or match[3]
+        return chr(int(code, 16)) if code else ESCAPES.get(match[4], match[4])
+
+    if text.startswith('"'):
+        return re.sub(
+            r"\\(?:x([\da-fA-F]{2})|u([\da-fA-F]{4})|U(00(?:0[\da-fA-F]|10)[\da-fA-F]{4})|(.))", unescaped, text[1:-1]
+        )
+    return text[1:-1].replace("''", "'") if text.startswith("'") else text
+
+
+def position_of(log: Path, positions: dict[str, str] | None) -> int | None:
+    """Return the collector's offset in a log; None if it has none."""
+    value = (positions or {}).get(str(log), "")
+    return int(value) if value.isascii() and value.isdigit() else None
 
 
 def is_of_this_file(offset: int, size: int, handover: Handover | None, invocation: str) -> bool:
@@ -272,8 +297,11 @@ def await_collector(log: Path, settings: Settings, handover: Handover | None) ->
         collector = Collector.look(settings.collector_unit)
         if not collector.is_running:
             return None, f"{settings.collector_unit} isn't running"
-        offset = read_positions(settings.positions).get(str(log))
-        if offset is None:
+        positions = read_positions(settings.positions)
+        offset = position_of(log, positions)
+        if positions is None:
+            problem = f"{settings.positions} can't be read as {settings.collector_unit}'s positions"
+        elif offset is None:
             problem = f"{settings.collector_unit} hasn't begun to read it"
         elif not is_of_this_file(offset, size_of(log), handover, collector.invocation):
             problem = f"{settings.collector_unit} may still be reading the file that was rotated before"
@@ -303,7 +331,7 @@ def decide(log: Path, settings: Settings, memory: Memory) -> bool:
         return False
     else:
         memory.overrun[key] = f"{problem}, but its {size} bytes are over hold_max_size ({rule.hold_max_size})"
-        position = read_positions(settings.positions).get(key)
+        position = position_of(log, read_positions(settings.positions))
     if position is not None:
         memory.intended[key] = Handover(inode_of(log), position, max(size, position), collector.invocation)
     return True

@@ -56,6 +56,9 @@ SECOND = 10**9
 OPAQUE_STAGES = {"output", "replace", "pack", "multiline", "cri", "docker", "decolorize", "tenant", "static_labels"}
 LOSSY_STAGES = {"sampling", "drop", "limit"}
 RFC3339 = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:[.,](\d+))?(?:Z|([+-])(\d\d):(\d\d))")
+# A key or a value of Promtail's positions, and what YAML escapes in double quotes.
+SCALAR = r"""(?:"(?:[^"\\\0]|\\.)*"|'(?:[^'\0]|'')*'|(?![?-] )[^\s"'\[{#\0][^\0]*?)"""
+ESCAPES = dict(zip("0abtnvfreN_LP", "\0\a\b\t\n\v\f\r\x1b\x85\xa0\u2028\u2029"))
 
 
 class LokiAwayError(Exception):
@@ -478,31 +481,44 @@ def scan(loki: Loki, source: Source, file: LogFile, offset: int) -> int | None:
 
 
 def read_positions(path: Path) -> dict[str, str] | None:
-    """Return Promtail's positions; {} if there is no such file, None if it is none of Promtail's."""
+    """Return Promtail's positions; {} if there is no such file, None if it is none of Promtail's.
+
+    Its file is YAML of one form, and hosts have no YAML in Python. logstead_logs.py reads it alike; a test compares.
+    """
     try:
-        text = path.read_text(errors="replace")
+        head, *lines = path.read_text(errors="replace").splitlines() or [""]
     except FileNotFoundError:
         return {}
-    head, *rest = text.splitlines() or [""]
-    found, key = {}, None
-    for line in rest if head.startswith("positions:") and "\0" not in text else [""]:
+    except OSError:
+        return None
+    if not re.fullmatch(r"positions:( \{\})? *", head):
+        return None
+    found, key = {}, ""
+    for line in lines:
         # A key of more than 128 characters has a line of its own.
-        long_key = re.fullmatch(r"  \? (.+)", line)
-        pair = re.fullmatch(r"""  (?:("(?:[^"\\]|\\.)*"|'[^']*'|[^"'].*?)|): (.*)""", line)
-        if long_key:
+        long_key = re.fullmatch(rf"  \? ({SCALAR})", line)
+        pair = re.fullmatch(rf"  ({SCALAR}?|): ({SCALAR}|)", line)
+        if long_key and not key:
             key = unquoted(long_key[1])
-        elif pair and (pair[1] or key):
-            found[unquoted(pair[1]) if pair[1] else cast("str", key)] = unquoted(pair[2])
-            key = None
+        elif pair and bool(pair[1]) != bool(key):
+            found[key or unquoted(pair[1])] = unquoted(pair[2])
+            key = ""
         else:
             return None
-    return found
+    return None if key else found
 
 
 def unquoted(text: str) -> str:
     """Return a YAML scalar without its quotes."""
-    if text.startswith('"') and text.endswith('"'):
-        return str(json.loads(text))
+
+    def unescaped(match: re.Match[str]) -> str:
+        code = match[1] or match[2] or match[3]
+        return chr(int(code, 16)) if code else ESCAPES.get(match[4], match[4])
+
+    if text.startswith('"'):
+        return re.sub(
+            r"\\(?:x([\da-fA-F]{2})|u([\da-fA-F]{4})|U(00(?:0[\da-fA-F]|10)[\da-fA-F]{4})|(.))", unescaped, text[1:-1]
+        )
     return text[1:-1].replace("''", "'") if text.startswith("'") else text
 
 
@@ -671,7 +687,7 @@ class Resume:
             known, head = self.state.heads.get(name, ""), file.head()
             is_same = bool(head) and known == head
             saved = self.positions.get(name, "")
-            hint = int(saved) if saved.isdigit() else None
+            hint = int(saved) if saved.isascii() and saved.isdigit() else None
             end = find_end(self.loki, source, file, hint)
             if hint is not None and end is not None and end < file.size:
                 time.sleep(SETTLE_SECONDS)
