@@ -30,7 +30,7 @@ options:
     type: list
     elements: str
     required: true
-author: [logstead contributors]
+author: ["logstead contributors (@logstead)"]
 """
 
 EXAMPLES = r"""

@@ -482,8 +482,10 @@ def action_of(plugin: type[Any], **arguments: Any) -> Any:
     """Return an action plugin that runs without a task queue, and whose variables are worked out already."""
     task = SimpleNamespace(args=arguments, async_val=0, check_mode=False, diff=False)
     templar = SimpleNamespace(template=lambda value: value)
+    templar.copy_with_new_env = lambda available_variables: templar  # noqa: ARG005 - called by its name
+    loader = SimpleNamespace(load_from_file=lambda *_, **__: {})
     connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir=None))
-    return plugin(task, connection, SimpleNamespace(), None, templar, None)
+    return plugin(task, connection, SimpleNamespace(), loader, templar, None)
 
 
 def test_the_steps_are_numbered_as_many_as_there_are() -> None:
