@@ -86,7 +86,7 @@ class Topology:
     def metrics_address(self, host: str = "") -> str:
         """Return the address at which Prometheus scrapes a host: loopback, unless another host's Prometheus does."""
         own = host or self.host
-        is_scraped_from_elsewhere = bool(set(self.hosts_of("prometheus")) - {own})
+        is_scraped_from_elsewhere = bool(set(self.hosts_of("prometheus")) - {own}) and not self.is_single_host()
         default = self.address(own) if is_scraped_from_elsewhere else LOOPBACK
         return str(self.value("platform_metrics_address", own, default))
 

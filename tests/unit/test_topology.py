@@ -124,7 +124,7 @@ def test_lists_of_all_hosts_add_up_and_equal_entries_count_once() -> None:
         "a": {"platform_alert_receivers": [ops]},
         "b": {"platform_alert_receivers": [ops], "platform_alert_receivers_b": [chat]},
     }
-    assert merge_contributions(family, hosts, []) == [ops, chat]
+    assert merge_contributions("platform_alert_receivers", hosts, []) == [ops, chat]
     routes = [
         {"receiver": "ops", "match": {"severity": "critical"}},
         {"receiver": "ops", "match": {"severity": "info"}},

@@ -150,11 +150,12 @@ def test_a_check_run_tells_the_truth_and_changes_nothing(hosts: Hosts) -> None:
     assert set(hosts.ask(says)) == {"toy 1.0 says hello"}, hosts.ask(lambda host: journal(host, "toy"))
 
 
-def test_removal_keeps_the_data_unless_told_otherwise(restored: Hosts) -> None:
-    restored.check_output("echo data > /var/lib/toy/data")
+# Last: the hosts are thrown away, so nothing is installed again.
+def test_removal_keeps_the_data_unless_told_otherwise(hosts: Hosts) -> None:
+    hosts.check_output("echo data > /var/lib/toy/data")
     assert run_playbook(REMOVE)[0] == 0
-    for host in restored:
+    for host in hosts:
         assert host.run("ls -d /opt/toy /etc/toy /etc/systemd/system/toy.service").stdout == ""
         assert host.file("/var/lib/toy/data").exists
     assert run_playbook(REMOVE, toy_remove_data=True)[0] == 0
-    assert not any(host.file("/var/lib/toy").exists for host in restored)
+    assert not any(host.file("/var/lib/toy").exists for host in hosts)
