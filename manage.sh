@@ -4,10 +4,14 @@
 # Runs the playbook that is named like the verb. All that happens on the hosts is in playbooks/.
 set -euo pipefail
 
-readonly COMPONENTS="loki gateway promtail grafana demo-app prometheus alertmanager node-exporter"
+here=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")" && pwd)
+# Each is described by a record in its role; they are listed in the order of starting.
+COMPONENTS=$(awk '$1 == "name:" { name = $2 } $1 == "order:" { print $2, name }' "$here"/roles/*/meta/component.yml |
+    sort -n | cut -d ' ' -f 2 | paste -sd ' ')
+readonly COMPONENTS
 
 usage() {
-    cat <<'END'
+    cat <<END
 Usage: manage.sh VERB [COMPONENT] [-e ENVIRONMENT | -i INVENTORY] [-l HOST] [OPTION]... [-- ARGUMENT...]
 
 Verbs:
@@ -19,7 +23,7 @@ Verbs:
   doctor     follow one log line from the app to Grafana, and name the first step that fails
   clean      remove the services and their settings, after a question; data stays unless --with-data is given
 
-Components: loki, gateway, promtail, grafana, demo-app, prometheus, alertmanager, node-exporter; without one, all of them.
+Components: ${COMPONENTS// /, }; without one, all of them.
 doctor always looks at the whole way.
 
 Options:
@@ -43,7 +47,6 @@ is_one_of() { # word, words
     [[ -n $1 && " $2 " == *" $1 "* ]]
 }
 
-here=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")" && pwd)
 verb='' component='' environment=''
 inventories=() options=()
 declare -A only=() # verb that an option belongs to, by option

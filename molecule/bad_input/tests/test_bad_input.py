@@ -47,7 +47,9 @@ RUNS: dict[str, dict[str, Case]] = {
             {"loki_http_listen_address": "logs.example"}, "is no IP address", "Set platform_address"
         ),
         "log without a path": Case(
-            {"platform_logs": {"shop": {"rotation": "never"}}}, "platform_logs: shop needs path", "or paths for several logs"
+            {"platform_logs": {"shop": {"rotation": "never"}}},
+            "platform_logs: shop needs path",
+            "or paths for several logs",
         ),
         "dashboard that isn't there": Case(DASHBOARDS, "grafana_dashboards", "none.json can't be read"),
         "dashboard that is neither": Case(
