@@ -35,9 +35,11 @@ def roles_of(groups: Iterable[str]) -> list[str]:
 def defaults_of_host(groups: Iterable[str], loader: Any) -> dict[str, Any]:
     """Return the defaults of the roles of a host, as templates that Ansible trusts."""
     folders, defaults = role_folders(), {}
-    for path in [path for role in roles_of(groups) for path in default_files(folders[role])]:
-        loaded: Mapping[str, Any] = loader.load_from_file(str(path), trusted_as_template=True) or {}
-        defaults.update({name: value for name, value in loaded.items() if not name.startswith("__")})
+    for role in roles_of(groups):
+        private = folders[role] / "vars/main.yml"  # which defaults may refer to
+        for path in [*default_files(folders[role]), *([private] if private.is_file() else [])]:
+            loaded: Mapping[str, Any] = loader.load_from_file(str(path), trusted_as_template=True) or {}
+            defaults.update(loaded)
     return defaults
 
 
