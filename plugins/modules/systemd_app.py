@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,24 @@ from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_file
     File,
     FilesError,
     put_in_place,
+    what_a_removal_asks,
+)
+from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_state import (
+    CHANGES,
+    State,
+    forget,
+    needed_change,
+    read_state,
+    remember_loaded,
+    write_state,
 )
 from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_unit import (
+    ReloadWatch,
     UnitError,
     carry_out,
     needed_actions,
+    properties_of,
+    started_at,
     wait_until_ready,
 )
 
@@ -40,11 +54,12 @@ description:
   - All files are first written to a private folder, where those that differ are checked by their own
     O(files[].validate) commands. Only when all have passed are they moved in, in the order given, each by a rename.
     So a configuration that the program refuses never reaches the place where a restart would read it.
-  - Then the unit is started if it doesn't run, and restarted if one of the files that it reads is newer than its
-    process. That is a fact about the host and not about this run, so a run that was interrupted before the restart is
-    made up for.
+  - Then the unit is started if it doesn't run, and restarted or reloaded if its process has not loaded what is on disk.
+    C(/var/lib/logstead/UNIT.json) remembers what it has loaded, so a run that was interrupted before is made up for.
+    No clock is asked but where nothing is remembered.
   - Then it waits until the service answers as it should; a port that answers something else doesn't count. If it
-    doesn't in time, what ran before is started again, with its own files and release, and the module fails.
+    doesn't in time, or doesn't take what it reloads, what ran before is back, with its own files and release, and the
+    module fails.
   - Last, what another runtime has left goes.
 options:
   unit: {description: "The unit to run, such as C(loki.service).", type: str, required: true}
@@ -78,13 +93,18 @@ options:
         description:
           - Command that acts on the file, run just before it is moved in, so that an interrupted run repeats it.
         type: str
-      restart: {description: Whether the unit reads the file only when it starts., type: bool, default: true}
-      read_by:
-        description: Another unit of the host, which reads the file when it starts, and is restarted instead.
+      on_change:
+        description:
+          - What makes the unit read the file anew. A unit that is reloaded needs C(ExecReload=). V(none) is for a file
+            that it looks for by itself.
         type: str
+        choices: [restart, reload, none]
+        default: restart
+      read_by: {description: "Another unit of the host, which reads the file instead.", type: str}
   absent:
     description:
-      - Files that must not be there. A pattern, such as C(*.json), means all but O(files).
+      - Files that must not be there. A pattern, such as C(*.json), means all but O(files). The unit is reloaded for one
+        that goes if it is for one of O(files), else restarted.
     type: list
     elements: path
     default: []
@@ -103,15 +123,27 @@ options:
   ready_body: {description: Regular expression that must be found in the answer., type: str}
   ready_ca: {description: File with the CA's certificate by which that address is verified., type: path}
   ready_timeout: {description: "How long to wait for that, in seconds.", type: int, default: 120}
+  reload_check:
+    description:
+      - How the service tells that it has taken what it was reloaded for. It is asked for up to O(ready_timeout).
+    type: dict
+    suboptions:
+      url: {description: Address of its metrics., type: str}
+      success_metric: {description: Metric that is 1 if the last reload succeeded., type: str}
+      timestamp_metric: {description: Metric that says when one last succeeded., type: str}
+      workers:
+        description: Whether it tells so by new child processes instead, as nginx does.
+        type: bool
+        default: false
 author: [logstead contributors]
 """
 
 RETURN = r"""
 actions:
   description: >-
-    What was done to the unit, in order: C(reload), C(enable), C(start), C(restart), and where the runtime changes
-    C(stop) before all and C(clean) after all; before them, each with its name, what was done to the units that
-    O(files[].read_by) names.
+    What was done to the unit, in order: C(daemon-reload), C(enable), C(start), C(restart), C(reload), and where the
+    runtime changes C(stop) before all and C(clean) after all; before them, each with its name, what was done to the
+    units that O(files[].read_by) names.
   type: list
   returned: success
 """
@@ -126,8 +158,21 @@ FILE_OPTIONS = {
     "group": {"type": "str", "default": "root"},
     "validate": {"type": "list", "elements": "str", "default": []},
     "apply": {"type": "str"},
-    "restart": {"type": "bool", "default": True},
+    "on_change": {"type": "str", "choices": ["restart", "reload", "none"], "default": "restart"},
     "read_by": {"type": "str"},
+}
+
+
+RELOAD_CHECK_OPTIONS = {
+    "url": {"type": "str"},
+    "success_metric": {"type": "str"},
+    "timestamp_metric": {"type": "str"},
+    "workers": {"type": "bool", "default": False},
+}
+RELOAD_CHECK_RULES = {
+    "required_together": [("url", "success_metric", "timestamp_metric")],
+    "required_if": [("workers", False, ("url",))],
+    "mutually_exclusive": [("url", "workers")],
 }
 
 
@@ -138,7 +183,25 @@ def wait(parameters: dict[str, Any]) -> None:
         wait_until_ready(parameters["unit"], *ready)
 
 
-def go_back(parameters: dict[str, Any], copies: list[Copy], home: Path) -> str:
+def apply(parameters: dict[str, Any], actions: list[tuple[str, str]]) -> None:
+    """Carry out actions on units; raise UnitError if the unit itself doesn't take what it is reloaded for."""
+    unit, check = parameters["unit"], parameters["reload_check"]
+    watch = ReloadWatch(unit, check) if check and (unit, "reload") in actions else None
+    for one, action in actions:
+        carry_out(one, action)
+    if watch:
+        watch.wait(parameters["ready_timeout"])
+
+
+def remember(state: State, unit: str, reads: dict[str, dict[str, str]]) -> None:
+    """Remember that the units' processes have loaded what is on disk now."""
+    for one, properties in zip(reads, properties_of(*reads)):
+        remember_loaded(state, one, properties.get("InvocationID", ""), reads[one])
+    if state != read_state(unit):
+        write_state(unit, state)
+
+
+def go_back(parameters: dict[str, Any], copies: list[Copy], home: Path, change: str) -> str:
     """Have run again what ran before, and say whether it does; say nothing if nothing has changed since."""
     has_other_release = go_back_to_proven(home)
     if not (copies or has_other_release):
@@ -146,8 +209,8 @@ def go_back(parameters: dict[str, Any], copies: list[Copy], home: Path) -> str:
     for copy in copies:
         copy.put_back()
     try:
-        carry_out(parameters["unit"], "reload")
-        carry_out(parameters["unit"], "restart")
+        carry_out(parameters["unit"], "daemon-reload")
+        apply(parameters, [(parameters["unit"], "restart" if has_other_release else change)])
         wait(parameters)
     except UnitError as error:
         return f"\nWhat ran before was put back, but it doesn't get ready either: {error}"
@@ -161,23 +224,44 @@ def converge(parameters: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     changes_runtime = has_leftovers(home, image)
     files = [File.from_parameters(given, unit) for given in parameters["files"]]
     absent = [Path(path) for path in parameters["absent"]]
-    stale, diffs, copies = put_in_place(files, absent, unit, check_mode, image)
+    state = read_state(unit)
+
+    def announce(moving: Mapping[str, list[Path]]) -> None:
+        forget(state, moving)
+        write_state(unit, state)
+
+    stale, diffs, copies = put_in_place(files, absent, unit, check_mode, image=image, announce=announce)
     others = sorted({file.reader for file in files if file.reader} - {unit})
     companions = [file.path.name for file in files if file.path.parent == UNIT_FOLDER and file.path.name != unit]
-    reads = {one: [str(file.path) for file in files if file.reader == one] for one in (*others, unit)}
-    reads[unit] += parameters["reads"]
-    # In a check run the files aren't there yet, so their times can't tell; neither can that of a file that is gone.
-    needed = [(one, action) for one in others for action in needed_actions(one, [], reads[one], one in stale)]
-    own = needed_actions(unit, companions, reads[unit], unit in stale)
-    # It stops as the unit says that it was started by: systemd has not read the new one yet.
-    needed += [(unit, action) for action in (["stop", *own] if changes_runtime else own)]
+    reads = {one: {str(file.path): file.on_change for file in files if file.reader == one} for one in (*others, unit)}
+    reads[unit].update(dict.fromkeys(parameters["reads"], "restart"))
+    shown = dict(zip((*reads, *companions), properties_of(*reads, *companions)))
+    needed = []
+    for one, paths in reads.items():
+        gone = what_a_removal_asks(files) if one == unit else "restart"
+        known, properties = state.get("loaded", {}).get(one), shown[one]
+        change = needed_change(known, properties.get("InvocationID", ""), started_at(properties), paths, gone)
+        # In a check run the files aren't there yet, so only what is going to change can tell.
+        least = "restart" if one == unit and changes_runtime else "none"
+        change = max(change, stale.get(one, "none"), least, key=CHANGES.index)
+        beside = [shown[name] for name in companions] if one == unit else []
+        needed += [(one, action) for action in needed_actions(properties, beside, change)]
+    own = [action for one, action in needed if one == unit]
+    if changes_runtime:
+        # It stops as the unit says that it was started by: systemd has not read the new one yet.
+        needed.insert(len(needed) - len(own), (unit, "stop"))
     if not check_mode:
         try:
-            for one, action in needed:
-                carry_out(one, action)
+            apply(parameters, needed)
+            remember(state, unit, reads)
             wait(parameters)
         except UnitError as error:
-            raise UnitError(f"{error}{'' if 'start' in own else go_back(parameters, copies, home)}") from error
+            back = (
+                "" if "start" in own else go_back(parameters, copies, home, "reload" if "reload" in own else "restart")
+            )
+            if back.endswith("runs again."):
+                remember(state, unit, reads)
+            raise UnitError(f"{error}{back}") from error
         if changes_runtime:
             remove_leftovers(home, image)
         remember_proven(home)
@@ -210,6 +294,7 @@ def main() -> None:
             "ready_body": {"type": "str"},
             "ready_ca": {"type": "path"},
             "ready_timeout": {"type": "int", "default": 120},
+            "reload_check": {"type": "dict", "options": RELOAD_CHECK_OPTIONS, **RELOAD_CHECK_RULES},
         },
         required_together=[("ready_url", "ready_body")],
         supports_check_mode=True,
