@@ -52,6 +52,11 @@ def read_state(unit: str) -> State:
     return {}
 
 
+def read_states() -> dict[str, State]:
+    """Return what is remembered of all units."""
+    return {path.stem: read_state(path.stem) for path in sorted(FOLDER.glob("[!.]*.json"))}
+
+
 def write_state(unit: str, state: State) -> None:
     """Remember a unit's state, for root alone: it has digests of secrets."""
     FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)

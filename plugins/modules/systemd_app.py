@@ -17,6 +17,7 @@ from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_cont
     remove_leftovers,
 )
 from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_current import (
+    current_release,
     go_back_to_proven,
     remember_proven,
 )
@@ -35,6 +36,7 @@ from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_stat
     needed_change,
     read_state,
     remember_loaded,
+    stamp,
     write_state,
 )
 from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_unit import (
@@ -123,6 +125,14 @@ options:
   ready_body: {description: Regular expression that must be found in the answer., type: str}
   ready_ca: {description: File with the CA's certificate by which that address is verified., type: path}
   ready_timeout: {description: "How long to wait for that, in seconds.", type: int, default: 120}
+  release:
+    description: >-
+      What the release is, such as its version and checksum. It does nothing by itself, but another one is another
+      O(fingerprint).
+    type: dict
+  fingerprint:
+    description: Digest of all that is asked for. The action plugin of this name gives it.
+    type: str
   reload_check:
     description:
       - How the service tells that it has taken what it was reloaded for. It is asked for up to O(ready_timeout).
@@ -183,6 +193,11 @@ def wait(parameters: dict[str, Any]) -> None:
         wait_until_ready(parameters["unit"], *ready)
 
 
+def companions_of(files: list[File], unit: str) -> list[str]:
+    """Return the units among the files that only have to be loaded."""
+    return [file.path.name for file in files if file.path.parent == UNIT_FOLDER and file.path.name != unit]
+
+
 def apply(parameters: dict[str, Any], actions: list[tuple[str, str]]) -> None:
     """Carry out actions on units; raise UnitError if the unit itself doesn't take what it is reloaded for."""
     unit, check = parameters["unit"], parameters["reload_check"]
@@ -197,6 +212,26 @@ def remember(state: State, unit: str, reads: dict[str, dict[str, str]]) -> None:
     """Remember that the units' processes have loaded what is on disk now."""
     for one, properties in zip(reads, properties_of(*reads)):
         remember_loaded(state, one, properties.get("InvocationID", ""), reads[one])
+    save(state, unit)
+
+
+def remember_reconciled(
+    state: State, parameters: dict[str, Any], files: list[File], reads: dict[str, dict[str, str]], home: Path
+) -> None:
+    """Remember all by which systemd_app_facts can tell that nothing has to be done."""
+    if not parameters.get("fingerprint"):
+        return
+    kept = ("fingerprint", "absent", "image", "root", "ready_url", "ready_body", "ready_ca")
+    state.update({name: parameters[name] for name in kept})
+    state["files"] = {str(file.path): stamp(file.path)[0] for file in files}
+    state["reads"] = reads
+    state["companions"] = companions_of(files, parameters["unit"])
+    state["release"] = current_release(home)
+    save(state, parameters["unit"])
+
+
+def save(state: State, unit: str) -> None:
+    """Write a unit's state, unless it is written so."""
     if state != read_state(unit):
         write_state(unit, state)
 
@@ -232,7 +267,7 @@ def converge(parameters: dict[str, Any], check_mode: bool) -> dict[str, Any]:
 
     stale, diffs, copies = put_in_place(files, absent, unit, check_mode, image=image, announce=announce)
     others = sorted({file.reader for file in files if file.reader} - {unit})
-    companions = [file.path.name for file in files if file.path.parent == UNIT_FOLDER and file.path.name != unit]
+    companions = companions_of(files, unit)
     reads = {one: {str(file.path): file.on_change for file in files if file.reader == one} for one in (*others, unit)}
     reads[unit].update(dict.fromkeys(parameters["reads"], "restart"))
     shown = dict(zip((*reads, *companions), properties_of(*reads, *companions)))
@@ -265,6 +300,7 @@ def converge(parameters: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         if changes_runtime:
             remove_leftovers(home, image)
         remember_proven(home)
+        remember_reconciled(state, parameters, files, reads, home)
     actions = [action if one == unit else f"{action} {one}" for one, action in needed]
     return {
         "changed": bool(diffs or needed),
@@ -294,6 +330,8 @@ def main() -> None:
             "ready_body": {"type": "str"},
             "ready_ca": {"type": "path"},
             "ready_timeout": {"type": "int", "default": 120},
+            "release": {"type": "dict"},
+            "fingerprint": {"type": "str"},
             "reload_check": {"type": "dict", "options": RELOAD_CHECK_OPTIONS, **RELOAD_CHECK_RULES},
         },
         required_together=[("ready_url", "ready_body")],

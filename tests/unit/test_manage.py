@@ -156,7 +156,7 @@ def test_clean_lists_all_that_the_role_removes() -> None:
     (play,) = read(REPOSITORY / "playbooks/clean.yml")
     for path in paths:
         assert path in play["vars"]["clean_program_paths"]
-    assert play["vars"]["clean_program_paths"].count("/etc/") + 1 == len(paths)
+    assert play["vars"]["clean_program_paths"].count("/etc/") + 3 == len(paths)
 
 
 # --- status ---
