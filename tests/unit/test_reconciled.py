@@ -88,6 +88,7 @@ class Toy:
         self.settings, self.other, self.read = folder / "etc/toy.conf", folder / "etc/other.conf", folder / "read"
         self.read.write_text("text")
         (self.opt / "toy/1.0").mkdir(parents=True)
+        (self.opt / "toy/1.0/.sha256").write_text("0" * 64)
         (self.opt / "toy/current").symlink_to("1.0")
 
     def converge(self, **parameters: Any) -> dict[str, Any]:
@@ -132,6 +133,7 @@ DRIFTS: dict[str, Callable[[Toy], Any]] = {
     "what must not be there": lambda toy: toy.settings.with_name("a.old").touch(),
     "what it reads": lambda toy: toy.read.write_text("other"),
     "another release": lambda toy: (toy.opt / "toy/current").unlink(),
+    "the release unpacked again": lambda toy: os.utime(toy.opt / "toy/1.0/.sha256", (2**32, 2**32)),
     "the other runtime": lambda toy: (toy.opt / "toy/images").write_text("x"),
     "stopped": lambda toy: toy.systemd.has(ActiveState="inactive"),
     "disabled": lambda toy: toy.systemd.has(UnitFileState="disabled"),
@@ -163,11 +165,14 @@ def test_a_service_that_does_not_answer_is_not_reconciled(toy: Toy, monkeypatch:
         assert systemd_app_facts.reconciled() == found
 
 
-def test_a_run_that_fails_or_is_interrupted_leaves_no_fingerprint(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_fails_or_is_interrupted_leaves_no_fingerprint(
+    toy: Toy, states: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(systemd_app, "apply", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     toy.settings.write_text("other")
     with pytest.raises(KeyboardInterrupt):
         toy.converge()
+    assert "fingerprint" not in json.loads((states / f"{UNIT}.json").read_text())
     assert toy.settings.read_text() == "text", "the files are as the old fingerprint says"
     assert systemd_app_facts.reconciled() == {}
 

@@ -470,6 +470,15 @@ def test_a_clock_that_was_set_back_restarts_nothing(
         assert run_main(service, capsys, files=[wanted])["actions"] == []
 
 
+def test_a_file_written_again_with_its_own_text_restarts_nothing(
+    service: Answers, capsys: pytest.CaptureFixture[str], wanted: dict[str, Any]
+) -> None:
+    run_main(service, capsys, files=[wanted])
+    Path(wanted["path"]).write_text("by hand\n")
+    Path(wanted["path"]).write_text("text\n")
+    assert run_main(service, capsys, files=[wanted])["actions"] == []
+
+
 def test_a_process_that_somebody_started_with_other_files_is_restarted(
     systemd: Systemd, service: Answers, capsys: pytest.CaptureFixture[str], wanted: dict[str, Any]
 ) -> None:
