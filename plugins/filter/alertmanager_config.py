@@ -190,9 +190,8 @@ def alertmanager_secrets(receivers: Iterable[Receiver], smtp: Mapping[str, Any])
     }
     if smtp.get("password"):
         found[f"{FOLDER}/smtp.password"] = smtp["password"]
-    return [
-        {"path": path, "secret": str(secret), "mode": "0640", "group": "alertmanager"} for path, secret in found.items()
-    ]
+    access = {"mode": "0640", "group": "alertmanager", "on_change": "reload"}
+    return [{"path": path, "secret": str(secret), **access} for path, secret in found.items()]
 
 
 # --- Problems ---

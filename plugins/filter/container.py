@@ -121,6 +121,9 @@ def container_unit(
         *(f"--entrypoint={program}", str(container["image"])),
     ]
     kept = {key: value for key, value in service.items() if not key.startswith(CONTAINERS_OWN)}
+    if "ExecReload" in kept:
+        # The main process is conmon, which doesn't pass it on.
+        kept["ExecReload"] = f"/usr/bin/podman kill --signal HUP {name}"
     return {
         **{section: dict(settings) for section, settings in unit.items()},
         "Service": {

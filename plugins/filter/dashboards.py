@@ -290,7 +290,7 @@ def dashboards(entries: Sequence[Any], datasources: Sequence[str], base: str | P
 
 def dashboard_files(dashboards: Sequence[Mapping[str, str]], folder: str) -> list[Json]:
     """Return the files of dashboards, below a folder. Grafana reads them again by itself."""
-    access = {"mode": "0640", "group": "grafana", "restart": False}
+    access = {"mode": "0640", "group": "grafana", "on_change": "none"}
     return [{"path": f"{folder}/{it['path']}", "content": it["content"], **access} for it in dashboards]
 
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import grp
 import os
@@ -12,11 +13,18 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_container import command_in, has_image
+from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_state import CHANGES
+
+try:
+    from ansible.module_utils.compat import selinux
+except ImportError:  # the host has no library of it
+    selinux = None
 
 UNIT_FOLDER = Path("/etc/systemd/system")
 
@@ -37,7 +45,8 @@ class File:
     group: str
     validate: list[str]
     apply: str | None
-    reader: str | None  # the unit that reads it only when it starts
+    on_change: str
+    reader: str | None  # the unit that has to do that
 
     @classmethod
     def from_parameters(cls, parameters: dict[str, Any], unit: str) -> File:
@@ -49,8 +58,8 @@ class File:
             text=re.sub(r"\{gid:([\w-]+)\}", number_of_group, text) if path.parent == UNIT_FOLDER else text,
             is_secret=is_secret,
             mode=int(parameters["mode"], 8),
-            reader=parameters["read_by"] or (unit if parameters["restart"] else None),
-            **{key: parameters[key] for key in ("owner", "group", "validate", "apply")},
+            reader=None if parameters["on_change"] == "none" else parameters["read_by"] or unit,
+            **{key: parameters[key] for key in ("owner", "group", "validate", "apply", "on_change")},
         )
 
     def present_text(self) -> str | None:
@@ -205,11 +214,37 @@ def put(path: Path, content: bytes, owner: str, group: str, mode: int) -> None:
         incoming.write_bytes(content)
         shutil.chown(incoming, owner, group)
         incoming.chmod(mode)
+        label(incoming, path)
         with incoming.open("rb") as written:
             os.fsync(written.fileno())
-        incoming.replace(path)
+        try:
+            incoming.replace(path)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            overwrite(path, incoming, owner, group, mode)
     finally:
         shutil.rmtree(incoming.parent, ignore_errors=True)
+
+
+def label(incoming: Path, path: Path) -> None:
+    """Give a file the SELinux context that belongs to its place."""
+    # AnsibleModule.atomic_move does so as well, but it opens a new file to all users first.
+    if selinux and selinux.is_selinux_enabled() == 1:
+        code, context = selinux.matchpathcon(str(path), incoming.stat().st_mode)
+        if code == 0:
+            selinux.lsetfilecon(str(incoming), context)
+
+
+def overwrite(path: Path, incoming: Path, owner: str, group: str, mode: int) -> None:
+    """Write over a file that is a mount of its own, which no rename can replace."""
+    path.chmod(mode & 0o600)
+    shutil.chown(path, owner, group)
+    with path.open("wb") as written:
+        written.write(incoming.read_bytes())
+        written.flush()
+        os.fsync(written.fileno())
+    path.chmod(mode)
 
 
 def can_check(file: File, image: str | None) -> bool:
@@ -220,18 +255,34 @@ def can_check(file: File, image: str | None) -> bool:
     return all(shutil.which(program) for program in programs if not image or program.startswith("/opt/"))
 
 
-def put_in_place(
-    files: list[File], absent: list[Path], unit: str, check_mode: bool, image: str | None = None
-) -> tuple[set[str], list[dict[str, str]], list[Copy]]:
+def what_a_removal_asks(files: list[File]) -> str:
+    """Return what a file that goes asks of the unit."""
+    return "reload" if any(file.on_change == "reload" for file in files) else "restart"
+
+
+def put_in_place(  # noqa: PLR0913 - one host's files, and how they are handled
+    files: list[File],
+    absent: list[Path],
+    unit: str,
+    check_mode: bool,
+    *,
+    image: str | None = None,
+    announce: Callable[[Mapping[str, list[Path]]], None] = lambda _: None,
+) -> tuple[dict[str, str], list[dict[str, str]], list[Copy]]:
     """Bring all files into the wanted state.
 
-    Return the units that have to read anew, Ansible's diffs, and what was there before.
+    Before the first one moves, `announce` is told of the paths, by the unit that reads them.
+    Return what each unit has to do to read anew, Ansible's diffs, and what was there before.
     """
     different = [file for file in files if file.differs()]
     wanted = {file.path for file in files}
     found = [Path(name) for path in absent for name in sorted(glob.glob(str(path)))]
     superfluous = [path for path in found if path not in wanted]
-    stale = {file.reader for file in different if file.reader} | ({unit} if superfluous else set())
+    # Who can reload what is changed can reload what is gone.
+    changes = [(file.reader, file.on_change) for file in different if file.reader]
+    changes += [(unit, what_a_removal_asks(files)) for _ in superfluous]
+    stale: dict[str, str] = dict(sorted(changes, key=lambda change: CHANGES.index(change[1])))
+    moving = {one: [file.path for file in different if file.reader == one] for one in stale}
     diffs = [file.diff() for file in different] + [diff_of_absent(path) for path in superfluous]
     copies = [Copy.of(path) for path in (*(file.path for file in different), *superfluous)]
     with tempfile.TemporaryDirectory(prefix="systemd-app-") as name:
@@ -243,7 +294,8 @@ def put_in_place(
             # Before the first installation the program that would check the file isn't there yet.
             if file.validate and not (check_mode and not can_check(file, image)):
                 check(file, staged[str(file.path)], folder, image)
-        if not check_mode:
+        if not check_mode and diffs:
+            announce({**moving, unit: moving.get(unit, []) + superfluous})
             for file in different:
                 move_in(file, staged[str(file.path)])
             for path in superfluous:

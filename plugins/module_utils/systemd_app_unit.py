@@ -4,13 +4,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import ssl
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 
@@ -34,7 +36,7 @@ def properties_of(*units: str) -> list[dict[str, str]]:
     """Return what systemd says of each unit. A timer has fewer of the properties than a service."""
     names = (
         "LoadState,ActiveState,UnitFileState,NeedDaemonReload,ActiveEnterTimestampMonotonic,"
-        "ExecMainStartTimestampMonotonic,NRestarts,Result"
+        "ExecMainStartTimestampMonotonic,NRestarts,Result,InvocationID,MainPID"
     )
     shown = systemctl("show", *units, f"--property={names}")
     return [dict(line.split("=", 1) for line in block.splitlines()) for block in shown.strip().split("\n\n")]
@@ -46,27 +48,19 @@ def started_at(properties: dict[str, str]) -> float:
     return time.time() - (time.clock_gettime(time.CLOCK_MONOTONIC) - int(started) / 1e6)
 
 
-def changed_at(path: str) -> float:
-    """Return when a file, or a link itself, was last put in place, in seconds since the epoch; 0 if it isn't there."""
-    try:
-        return Path(path).lstat().st_ctime
-    except FileNotFoundError:
-        return 0.0
-
-
 def journal_of(unit: str) -> str:
     """Return the end of the unit's journal."""
     command = ["journalctl", "--unit", unit, "--lines", str(JOURNAL_LINES), "--no-pager", "--output", "short-iso"]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
-def answer_of(url: str, ca: str | None = None) -> tuple[bool, str]:
+def answer_of(url: str, ca: str | None = None, timeout: float = 5) -> tuple[bool, str]:
     """Return whether an address answers without an error, and what it answers or why it doesn't."""
     try:
         # The service is on this host: no proxy is in between.
         verified = [HTTPSHandler(context=ssl.create_default_context(cafile=ca))] if ca else []
-        with build_opener(ProxyHandler({}), *verified).open(url, timeout=5) as response:
-            body: str = response.read(65536).decode(errors="replace")
+        with build_opener(ProxyHandler({}), *verified).open(url, timeout=timeout) as response:
+            body: str = response.read(1 << 22).decode(errors="replace")
             return True, body
     except HTTPError as error:
         return False, f"{error.code}: {error.read(300).decode(errors='replace').strip()}"
@@ -98,30 +92,84 @@ def wait_until_ready(unit: str, url: str, body: str, timeout: int, ca: str | Non
         raise UnitError(f"{problem}. Its journal ends:\n{journal_of(unit)}")
 
 
-def needed_actions(unit: str, companions: Iterable[str], reads: Iterable[str], restart: bool) -> list[str]:
-    """Return what has to be done, in order; `companions` are units that only have to be loaded as they are on disk."""
-    properties, *others = properties_of(unit, *companions)
+def children_of(process: str) -> set[str]:
+    """Return the ids of a process's children."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            # Name and brackets of the program, which may hold anything, come before.
+            if path.read_text(errors="replace").rpartition(")")[2].split()[1] == process:
+                found.add(path.parent.name)
+    return found
+
+
+def metric_of(text: str, name: str) -> float | None:
+    """Return the value of a metric without labels, or None if it isn't told of."""
+    found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+    return float(found[1]) if found else None
+
+
+class ReloadWatch:
+    """Sees whether a program takes its configuration: what it says of that is other than before.
+
+    The new time is compared with the old one and not with the clock's, which may be set.
+    """
+
+    def __init__(self, unit: str, check: Mapping[str, Any]) -> None:
+        """Remember what there is before the reload."""
+        self.unit, self.check = unit, check
+        self.before = self.look()
+
+    def look(self) -> tuple[set[str], float | None, float | None]:
+        """Return the program's workers, when it last took a configuration, and whether it took the last one."""
+        if self.check["workers"]:
+            (properties,) = properties_of(self.unit)
+            return children_of(properties["MainPID"]), None, None
+        _, text = answer_of(self.check["url"])
+        return set(), metric_of(text, self.check["timestamp_metric"]), metric_of(text, self.check["success_metric"])
+
+    def wait(self, timeout: int) -> None:
+        """Poll until the program has taken it; raise UnitError if it refuses or the time is over."""
+        deadline = time.monotonic() + timeout
+        workers, at, was_fine = self.before
+        while True:
+            new_workers, new_at, is_fine = self.look()
+            if new_workers - workers if self.check["workers"] else is_fine == 1 and new_at != at:
+                return
+            is_refused = was_fine == 1 and is_fine == 0
+            if is_refused or time.monotonic() > deadline:
+                problem = "refuses" if is_refused else f"has not taken within {timeout} s"
+                raise UnitError(f"{self.unit} {problem} its new files. Its journal ends:\n{journal_of(self.unit)}")
+            time.sleep(POLL_SECONDS)
+
+
+def needed_actions(properties: Mapping[str, str], companions: Iterable[Mapping[str, str]], change: str) -> list[str]:
+    """Return what has to be done, in order.
+
+    Args:
+        properties: What systemd says of the unit.
+        companions: The same of units that only have to be loaded as they are on disk.
+        change: What its process needs: `restart`, `reload` or `none`.
+    """
     actions = []
-    if any(one["NeedDaemonReload"] == "yes" or one["LoadState"] != "loaded" for one in (properties, *others)):
-        actions.append("reload")
+    if any(one["NeedDaemonReload"] == "yes" or one["LoadState"] != "loaded" for one in (properties, *companions)):
+        actions.append("daemon-reload")
     # A static unit has nothing to enable: others start it.
     if properties["UnitFileState"] not in ("enabled", "static"):
         actions.append("enable")
     if properties["ActiveState"] not in ("active", "reloading"):
         actions.append("start")
-    elif restart or started_at(properties) < max(map(changed_at, reads), default=0.0):
-        actions.append("restart")
+    elif change != "none":
+        actions.append(change)
     return actions
 
 
 def carry_out(unit: str, action: str) -> None:
     """Carry out one action."""
-    if action == "reload":
+    if action == "daemon-reload":
         systemctl("daemon-reload")
-    elif action == "enable":
-        systemctl("enable", unit)
-    elif action == "stop":
-        systemctl("stop", unit)
+    elif action in ("enable", "stop", "reload"):
+        systemctl(action, unit)
     else:
         # A unit that has given up earlier gets a fresh count of its tries; for one that hasn't, this fails.
         subprocess.run(["systemctl", "reset-failed", unit], capture_output=True, check=False)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_cont
     remove_leftovers,
 )
 from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_current import (
+    current_release,
     go_back_to_proven,
     remember_proven,
 )
@@ -25,11 +27,25 @@ from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_file
     File,
     FilesError,
     put_in_place,
+    what_a_removal_asks,
+)
+from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_state import (
+    CHANGES,
+    State,
+    forget,
+    needed_change,
+    read_state,
+    remember_loaded,
+    stamp,
+    write_state,
 )
 from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_unit import (
+    ReloadWatch,
     UnitError,
     carry_out,
     needed_actions,
+    properties_of,
+    started_at,
     wait_until_ready,
 )
 
@@ -41,11 +57,12 @@ description:
   - All files are first written to a private directory, where those that differ are verified by their own
     O(files[].validate) commands. Only when all of them pass are the files moved into place, in the order given, each by
     a rename. A configuration that the program refuses so never gets to where a restart would read it.
-  - Then the unit is enabled, started if it isn't running, and restarted if a file that it reads is newer than its
-    process. This is a property of the host rather than of the run, so a run that was interrupted before the restart is
-    completed by the next one.
+  - Then the unit is enabled, started if it isn't running, and restarted or reloaded if its process has not loaded what is
+    on disk. C(/var/lib/logstead/UNIT.json) records what it has loaded, so a run that was interrupted before is completed
+    by the next one. No clock is compared unless nothing is recorded.
   - Then the module waits until the service is ready, that is until O(ready_url) gives the expected answer. If it isn't
-    ready in time, the files and the release that ran before are restored and started again, and the module fails.
+    ready in time, or doesn't accept what it reloads, the files and the release that ran before are restored and started
+    again, and the module fails.
   - Finally, leftovers of the other runtime, a release or a container, are removed.
 attributes:
   check_mode:
@@ -56,6 +73,9 @@ attributes:
     description: Returns the differences between before and after in diff mode.
     support: partial
     details: Covers all files, but hides the text of those with O(files[].secret). Actions on units are in RV(actions).
+  action:
+    description: Has a corresponding action plugin, so some parts of the options can be executed on the controller.
+    support: full
 options:
   unit:
     description: The unit to run, such as C(loki.service).
@@ -103,16 +123,18 @@ options:
           - Command that is run on the file just before it is moved into place, so that it is repeated after an
             interruption. C(%s) and C(%d) are replaced as in O(files[].validate).
         type: str
-      restart:
-        description: Whether the unit reads the file only at its start, so that it has to be restarted.
-        type: bool
-        default: true
-      read_by:
-        description: Another unit on the host that reads the file at its start, and that is restarted instead.
+      on_change:
+        description:
+          - What makes the unit read the file again. A unit that is reloaded needs C(ExecReload=). V(none) is for a file
+            that the program watches by itself.
         type: str
+        choices: [restart, reload, none]
+        default: restart
+      read_by: {description: "Another unit of the host, which reads the file instead.", type: str}
   absent:
     description:
-      - Files that are removed. A pattern such as C(*.json) matches all files but those in O(files).
+      - Files that are removed. A pattern such as C(*.json) matches all files but those in O(files). The unit is reloaded
+        for a removed file if it is for one of O(files), else restarted.
     type: list
     elements: path
     default: []
@@ -143,6 +165,32 @@ options:
     description: How long to wait until the service is ready, in seconds.
     type: int
     default: 120
+  release:
+    description:
+      - What the release is, such as its version and checksum. It does nothing by itself, but another release gives another
+        O(fingerprint).
+    type: dict
+  fingerprint:
+    description: Digest of all arguments. The action plugin of this name computes it.
+    type: str
+  reload_check:
+    description:
+      - How the service tells that it has accepted what it was reloaded for. It is polled for up to O(ready_timeout).
+    type: dict
+    suboptions:
+      url:
+        description: URL of its metrics.
+        type: str
+      success_metric:
+        description: Metric that is 1 if the last reload succeeded.
+        type: str
+      timestamp_metric:
+        description: Metric with the time of the last successful reload.
+        type: str
+      workers:
+        description: Whether new child processes tell so instead, as for nginx.
+        type: bool
+        default: false
 author: ["logstead contributors (@logstead)"]
 """
 
@@ -172,8 +220,8 @@ EXAMPLES = r"""
 RETURN = r"""
 actions:
   description:
-    - The actions on units in order, such as C(reload), C(enable), C(start) and C(restart). If the runtime changes,
-      C(stop) comes first and C(clean) last.
+    - The actions on units in order, such as C(daemon-reload), C(enable), C(start), C(restart) and C(reload). If the
+      runtime changes, C(stop) comes first and C(clean) last.
     - An action on another unit that O(files[].read_by) names is followed by its name, and comes before those on
       O(unit).
   type: list
@@ -192,8 +240,21 @@ FILE_OPTIONS = {
     "group": {"type": "str", "default": "root"},
     "validate": {"type": "list", "elements": "str", "default": []},
     "apply": {"type": "str"},
-    "restart": {"type": "bool", "default": True},
+    "on_change": {"type": "str", "choices": ["restart", "reload", "none"], "default": "restart"},
     "read_by": {"type": "str"},
+}
+
+
+RELOAD_CHECK_OPTIONS = {
+    "url": {"type": "str"},
+    "success_metric": {"type": "str"},
+    "timestamp_metric": {"type": "str"},
+    "workers": {"type": "bool", "default": False},
+}
+RELOAD_CHECK_RULES = {
+    "required_together": [("url", "success_metric", "timestamp_metric")],
+    "required_if": [("workers", False, ("url",))],
+    "mutually_exclusive": [("url", "workers")],
 }
 
 
@@ -204,7 +265,50 @@ def wait(parameters: dict[str, Any]) -> None:
         wait_until_ready(parameters["unit"], *ready)
 
 
-def go_back(parameters: dict[str, Any], copies: list[Copy], home: Path) -> str:
+def companions_of(files: list[File], unit: str) -> list[str]:
+    """Return the units among the files that only have to be loaded."""
+    return [file.path.name for file in files if file.path.parent == UNIT_FOLDER and file.path.name != unit]
+
+
+def apply(parameters: dict[str, Any], actions: list[tuple[str, str]]) -> None:
+    """Carry out actions on units; raise UnitError if the unit itself doesn't take what it is reloaded for."""
+    unit, check = parameters["unit"], parameters["reload_check"]
+    watch = ReloadWatch(unit, check) if check and (unit, "reload") in actions else None
+    for one, action in actions:
+        carry_out(one, action)
+    if watch:
+        watch.wait(parameters["ready_timeout"])
+
+
+def remember(state: State, unit: str, reads: dict[str, dict[str, str]]) -> None:
+    """Remember that the units' processes have loaded what is on disk now."""
+    for one, properties in zip(reads, properties_of(*reads)):
+        remember_loaded(state, one, properties.get("InvocationID", ""), reads[one])
+    save(state, unit)
+
+
+def remember_reconciled(
+    state: State, parameters: dict[str, Any], files: list[File], reads: dict[str, dict[str, str]], home: Path
+) -> None:
+    """Remember all by which systemd_app_facts can tell that nothing has to be done."""
+    if not parameters.get("fingerprint"):
+        return
+    kept = ("fingerprint", "absent", "image", "root", "ready_url", "ready_body", "ready_ca")
+    state.update({name: parameters[name] for name in kept})
+    state["files"] = {str(file.path): stamp(file.path)[0] for file in files}
+    state["reads"] = reads
+    state["companions"] = companions_of(files, parameters["unit"])
+    state["release"] = current_release(home)
+    save(state, parameters["unit"])
+
+
+def save(state: State, unit: str) -> None:
+    """Write a unit's state, unless it is written so."""
+    if state != read_state(unit):
+        write_state(unit, state)
+
+
+def go_back(parameters: dict[str, Any], copies: list[Copy], home: Path, change: str) -> str:
     """Have run again what ran before, and say whether it does; say nothing if nothing has changed since."""
     has_other_release = go_back_to_proven(home)
     if not (copies or has_other_release):
@@ -212,8 +316,8 @@ def go_back(parameters: dict[str, Any], copies: list[Copy], home: Path) -> str:
     for copy in copies:
         copy.put_back()
     try:
-        carry_out(parameters["unit"], "reload")
-        carry_out(parameters["unit"], "restart")
+        carry_out(parameters["unit"], "daemon-reload")
+        apply(parameters, [(parameters["unit"], "restart" if has_other_release else change)])
         wait(parameters)
     except UnitError as error:
         return f"\nWhat ran before was put back, but it doesn't get ready either: {error}"
@@ -227,26 +331,48 @@ def converge(parameters: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     changes_runtime = has_leftovers(home, image)
     files = [File.from_parameters(given, unit) for given in parameters["files"]]
     absent = [Path(path) for path in parameters["absent"]]
-    stale, diffs, copies = put_in_place(files, absent, unit, check_mode, image)
+    state = read_state(unit)
+
+    def announce(moving: Mapping[str, list[Path]]) -> None:
+        forget(state, moving)
+        write_state(unit, state)
+
+    stale, diffs, copies = put_in_place(files, absent, unit, check_mode, image=image, announce=announce)
     others = sorted({file.reader for file in files if file.reader} - {unit})
-    companions = [file.path.name for file in files if file.path.parent == UNIT_FOLDER and file.path.name != unit]
-    reads = {one: [str(file.path) for file in files if file.reader == one] for one in (*others, unit)}
-    reads[unit] += parameters["reads"]
-    # In a check run the files aren't there yet, so their times can't tell; neither can that of a file that is gone.
-    needed = [(one, action) for one in others for action in needed_actions(one, [], reads[one], one in stale)]
-    own = needed_actions(unit, companions, reads[unit], unit in stale)
-    # It stops as the unit says that it was started by: systemd has not read the new one yet.
-    needed += [(unit, action) for action in (["stop", *own] if changes_runtime else own)]
+    companions = companions_of(files, unit)
+    reads = {one: {str(file.path): file.on_change for file in files if file.reader == one} for one in (*others, unit)}
+    reads[unit].update(dict.fromkeys(parameters["reads"], "restart"))
+    shown = dict(zip((*reads, *companions), properties_of(*reads, *companions)))
+    needed = []
+    for one, paths in reads.items():
+        gone = what_a_removal_asks(files) if one == unit else "restart"
+        known, properties = state.get("loaded", {}).get(one), shown[one]
+        change = needed_change(known, properties.get("InvocationID", ""), started_at(properties), paths, gone)
+        # In a check run the files aren't there yet, so only what is going to change can tell.
+        least = "restart" if one == unit and changes_runtime else "none"
+        change = max(change, stale.get(one, "none"), least, key=CHANGES.index)
+        beside = [shown[name] for name in companions] if one == unit else []
+        needed += [(one, action) for action in needed_actions(properties, beside, change)]
+    own = [action for one, action in needed if one == unit]
+    if changes_runtime:
+        # It stops as the unit says that it was started by: systemd has not read the new one yet.
+        needed.insert(len(needed) - len(own), (unit, "stop"))
     if not check_mode:
         try:
-            for one, action in needed:
-                carry_out(one, action)
+            apply(parameters, needed)
+            remember(state, unit, reads)
             wait(parameters)
         except UnitError as error:
-            raise UnitError(f"{error}{'' if 'start' in own else go_back(parameters, copies, home)}") from error
+            back = (
+                "" if "start" in own else go_back(parameters, copies, home, "reload" if "reload" in own else "restart")
+            )
+            if back.endswith("runs again."):
+                remember(state, unit, reads)
+            raise UnitError(f"{error}{back}") from error
         if changes_runtime:
             remove_leftovers(home, image)
         remember_proven(home)
+        remember_reconciled(state, parameters, files, reads, home)
     actions = [action if one == unit else f"{action} {one}" for one, action in needed]
     return {
         "changed": bool(diffs or needed),
@@ -276,6 +402,9 @@ def main() -> None:
             "ready_body": {"type": "str"},
             "ready_ca": {"type": "path"},
             "ready_timeout": {"type": "int", "default": 120},
+            "release": {"type": "dict"},
+            "fingerprint": {"type": "str"},
+            "reload_check": {"type": "dict", "options": RELOAD_CHECK_OPTIONS, **RELOAD_CHECK_RULES},
         },
         required_together=[("ready_url", "ready_body")],
         supports_check_mode=True,

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import glob
 import platform
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,22 @@ from ansible.module_utils.common.sys_info import get_distribution, get_distribut
 from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_container import (
     RECORD,
     has_image,
+    has_leftovers,
     images_of,
 )
 from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_current import current_release
+from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_state import (
+    State,
+    needed_change,
+    read_states,
+    stamp,
+)
+from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_unit import (
+    answer_of,
+    needed_actions,
+    properties_of,
+    started_at,
+)
 
 DOCUMENTATION = r"""
 module: systemd_app_facts
@@ -29,6 +44,9 @@ description:
   - Sets the facts C(distribution), C(distribution_version), C(python) and C(python_version) as
     M(ansible.builtin.setup) does, and the version of systemd, in a fraction of its time.
   - Sets the fact C(systemd_app_releases), so that a run doesn't have to check each program's release by itself.
+  - Sets the fact C(systemd_app_reconciled): by unit, the fingerprint of what M(logstead.platform.systemd_app) last put in
+    place, if that still holds. Files, processes and readiness are all checked, so that the module need not be called for
+    a unit whose fingerprint is unchanged.
 attributes:
   check_mode:
     description: Can run in check mode and return what it would return otherwise, without changing the host.
@@ -109,6 +127,66 @@ def systemd_version() -> int | None:
     return int(found[1]) if found else None
 
 
+# A service that takes longer is asked again by the module itself.
+ANSWER_SECONDS = 2.0
+
+
+def has_files(state: State) -> bool:
+    """Tell whether all files are there as they were put in place, and no others that must not be."""
+    if any(stamp(path)[0] != digest for path, digest in state["files"].items()):
+        return False
+    return not any(name not in state["files"] for pattern in state["absent"] for name in glob.iglob(pattern))
+
+
+def runs(unit: str, state: State, shown: dict[str, dict[str, str]]) -> bool:
+    """Tell whether the unit, and those that read its files, run what is on disk."""
+    for one, reads in state["reads"].items():
+        properties, known = shown[one], state["loaded"][one]
+        change = needed_change(known, properties.get("InvocationID", ""), started_at(properties), reads, "restart")
+        beside = [shown[name] for name in state["companions"]] if one == unit else []
+        if needed_actions(properties, beside, change):
+            return False
+    return True
+
+
+def is_ready(state: State) -> bool:
+    """Tell whether the service answers as it should, if an answer is known."""
+    if not state["ready_url"]:
+        return True
+    is_fine, answer = answer_of(state["ready_url"], state["ready_ca"], ANSWER_SECONDS)
+    return is_fine and bool(re.search(state["ready_body"], answer))
+
+
+def is_reconciled(unit: str, state: State, shown: dict[str, dict[str, str]]) -> bool:
+    """Tell whether all is as the module systemd_app left it."""
+    try:
+        home = Path(state["root"], Path(unit).stem)
+        if has_leftovers(home, state["image"]) or current_release(home) != state["release"]:
+            return False
+        return has_files(state) and runs(unit, state, shown) and is_ready(state)
+    except (KeyError, OSError, TypeError, ValueError):
+        # What can't be told is left to the module, which says what is wrong.
+        return False
+
+
+def reconciled() -> dict[str, str]:
+    """Return the fingerprints of what is as it was left, by unit."""
+    complete = {"fingerprint": str, "reads": dict, "companions": list}
+    states = {
+        unit: state
+        for unit, state in read_states().items()
+        if all(isinstance(state.get(name), kind) for name, kind in complete.items())
+    }
+    if not states:
+        return {}
+    units = {name for state in states.values() for name in (*state["reads"], *state["companions"])}
+    shown = dict(zip(sorted(units), properties_of(*sorted(units))))
+    # Most of the time goes by until services answer.
+    with ThreadPoolExecutor(max_workers=len(states)) as pool:
+        found = pool.map(lambda unit: is_reconciled(unit, states[unit], shown), states)
+        return {unit: states[unit]["fingerprint"] for unit, is_so in zip(states, found) if is_so}
+
+
 def facts_of(root: Path) -> dict[str, Any]:
     """Return the facts by name."""
     version = systemd_version()
@@ -122,6 +200,7 @@ def facts_of(root: Path) -> dict[str, Any]:
         "distribution_version": get_distribution_version(),
         "python": {"version": dict(zip(("major", "minor", "micro"), sys.version_info))},
         "python_version": platform.python_version(),
+        "systemd_app_reconciled": {} if version is None else reconciled(),
         "systemd": {} if version is None else {"version": version},
         "systemd_app_releases": {name: release for name, release in releases.items() if release},
     }

@@ -64,6 +64,7 @@ class Component:
         return [
             *units,
             *(f"/etc/{folder}/{self.name}.conf" for folder in ("sysusers.d", "tmpfiles.d")),
+            *(f"/var/lib/logstead/{self.name}.{kind}.json" for kind in ("service", "timer")),
             f"/etc/{self.name}",
             f"/opt/{self.name}",
         ]

@@ -35,6 +35,8 @@ class Systemd:
             "ExecMainStartTimestampMonotonic": "0",
             "NRestarts": "0",
             "Result": "success",
+            "InvocationID": "1",
+            "MainPID": "1",
         }
         self.started(seconds_ago=60)
         self.others_have()
@@ -48,13 +50,13 @@ class Systemd:
         (self.folder / "properties").write_text("".join(f"{name}={text}\n" for name, text in self.properties.items()))
 
     def started(self, seconds_ago: float) -> None:
-        """Let the unit's process have been started then."""
+        """Let the unit's process have been started then, by somebody else."""
         monotonic = time.clock_gettime(time.CLOCK_MONOTONIC) - seconds_ago
-        self.has(ExecMainStartTimestampMonotonic=str(int(monotonic * 1e6)))
+        self.has(ExecMainStartTimestampMonotonic=str(int(monotonic * 1e6)), InvocationID=f"{monotonic:.6f}")
 
     def others_have(self, **properties: str) -> None:
         """Let all units but the first that is asked for have such properties."""
-        lines = {"LoadState": "loaded", "NeedDaemonReload": "no", **properties}
+        lines = {**self.properties, **properties}
         (self.folder / "other-properties").write_text("".join(f"{name}={text}\n" for name, text in lines.items()))
 
     def refuses(self, command: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import grp
 import json
 import os
@@ -53,7 +54,7 @@ class Host:
             "group": GROUP,
             "validate": [f"{self.checker} %s"],
             "apply": None,
-            "restart": True,
+            "on_change": "restart",
             "read_by": None,
         }
         return {**entry, **changed}
@@ -65,7 +66,7 @@ class Host:
         wanted = [module.File.from_parameters(entry, UNIT) for entry in files]
         gone = [self.etc / "toy" / name for name in absent]
         stale, diff, _ = module.put_in_place(wanted, gone, UNIT, check_mode)
-        return {"restart": UNIT in stale, "others": stale - {UNIT}, "diff": diff}
+        return {"restart": UNIT in stale, "others": stale.keys() - {UNIT}, "diff": diff}
 
     def texts(self) -> dict[str, str]:
         """Return every file below /etc with its text, temporary ones included."""
@@ -138,7 +139,7 @@ def test_a_file_that_another_unit_reads_asks_for_a_restart_of_that_one(host: Hos
 
 
 def test_only_a_file_that_the_program_reads_at_its_start_asks_for_a_restart(host: Host) -> None:
-    live, fixed = host.file("live", restart=False), host.file("fixed")
+    live, fixed = host.file("live", on_change="none"), host.file("fixed")
     host.converge(live, fixed)
     result = host.converge({**live, "content": "other\n"}, fixed)
     assert (result["restart"], len(result["diff"])) == (False, 1)
@@ -296,6 +297,35 @@ def test_a_move_that_fails_leaves_the_old_file_and_nothing_else(host: Host) -> N
         host.converge({**entry, "content": "new\n", "group": "no-such-group"})
     assert host.texts() == {"toy/a": "old\n"}
     assert {path.name for path in host.etc.iterdir()} == {"toy"}
+
+
+def test_a_file_that_is_a_mount_of_its_own_is_written_over(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = host.file("a", "a longer old text\n")
+    host.converge(entry)
+    inode = Path(entry["path"]).stat().st_ino
+
+    def busy(*_: Any) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr(Path, "replace", busy)
+    host.converge({**entry, "content": "new\n", "mode": "0600"})
+    assert host.texts() == {"toy/a": "new\n"}
+    assert Path(entry["path"]).stat().st_mode & 0o777 == 0o600
+    assert Path(entry["path"]).stat().st_ino == inode
+
+
+def test_a_file_has_the_label_of_its_place_before_it_is_there(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    labelled: list[tuple[str, bool]] = []
+
+    class Selinux:
+        is_selinux_enabled = staticmethod(lambda: 1)
+        matchpathcon = staticmethod(lambda path, _mode: [0, f"label of {path}"])
+        lsetfilecon = staticmethod(lambda _path, context: labelled.append((context, path.exists())))
+
+    path = host.etc / "toy/a"
+    monkeypatch.setattr(module, "selinux", Selinux)
+    host.converge(host.file("a"))
+    assert labelled == [(f"label of {path}", False)]
 
 
 # --- Apply ------------------------------------------------------------------------------------------------------------

@@ -215,7 +215,7 @@ def test_a_tenants_own_retention_and_limits_are_lokis_and_remembered(
             "ingestion_rate_mb": 8,
         }
     }
-    assert files["/etc/loki/overrides.yml"]["restart"] is False
+    assert files["/etc/loki/overrides.yml"]["on_change"] == "none"
     assert json.loads(files["/etc/loki/retention.json"]["content"].partition("\n")[2])["dev: other"] == 48
     assert yaml.safe_load(rendered[environment]["loki"]["/etc/loki/overrides.yml"]["content"]) == {"overrides": {}}
 
@@ -272,7 +272,7 @@ def test_the_record_of_the_retention_is_written_after_the_settings_and_restarts_
     files = rendered[environment]["loki"]
     paths = list(files)
     assert paths.index("/etc/loki/retention.json") > paths.index("/etc/loki/config.yml")
-    assert files["/etc/loki/retention.json"]["restart"] is False
+    assert files["/etc/loki/retention.json"]["on_change"] == "none"
     hours = json.loads(files["/etc/loki/retention.json"]["content"].partition("\n")[2])
     limits = settings_of(rendered, environment, "loki")[1]["limits_config"]
     assert f"{hours.pop('other')}h" == limits["retention_period"]

@@ -6,6 +6,7 @@ import grp
 import json
 import os
 import pwd
+import subprocess
 import sys
 import threading
 import time
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
+from ansible_collections.logstead.platform.plugins.module_utils import systemd_app_state as state
 from ansible_collections.logstead.platform.plugins.module_utils import systemd_app_unit as module
 from fake_systemd import Systemd
 
@@ -75,81 +77,89 @@ def service() -> Iterator[Answers]:
     answers.server.server_close()
 
 
+def needed(unit: str, companions: list[str], reads: list[str], restart: bool) -> list[str]:
+    """Return what has to be done where nothing is remembered of the unit."""
+    properties, *others = module.properties_of(unit, *companions)
+    known, started = dict.fromkeys(reads, "restart"), module.started_at(properties)
+    change = "restart" if restart else state.needed_change(None, "1", started, known, "restart")
+    return module.needed_actions(properties, others, change)
+
+
 # --- What has to be done ----------------------------------------------------------------------------------------------
 
 
 def test_a_service_that_runs_what_is_on_disk_is_left_alone(systemd: Systemd, settings: str) -> None:
     systemd.started(seconds_ago=-1)
-    assert module.needed_actions(UNIT, [], [settings], restart=False) == []
+    assert needed(UNIT, [], [settings], restart=False) == []
 
 
 def test_a_unit_that_systemd_does_not_know_is_loaded_enabled_and_started(systemd: Systemd, settings: str) -> None:
     systemd.has(LoadState="not-found", ActiveState="inactive", UnitFileState="", ExecMainStartTimestampMonotonic="0")
-    assert module.needed_actions(UNIT, [], [settings], restart=False) == ["reload", "enable", "start"]
+    assert needed(UNIT, [], [settings], restart=False) == ["daemon-reload", "enable", "start"]
 
 
 @pytest.mark.parametrize("state", ["disabled", "linked", "enabled-runtime", "masked"])
 def test_a_unit_that_would_not_come_back_at_boot_is_enabled(systemd: Systemd, state: str) -> None:
     systemd.has(UnitFileState=state)
-    assert module.needed_actions(UNIT, [], [], restart=False) == ["enable"]
+    assert needed(UNIT, [], [], restart=False) == ["enable"]
 
 
 @pytest.mark.parametrize("state", ["static", "enabled"])
 def test_a_unit_that_others_start_or_that_is_enabled_is_not_enabled(systemd: Systemd, state: str) -> None:
     systemd.has(UnitFileState=state)
-    assert module.needed_actions(UNIT, [], [], restart=False) == []
+    assert needed(UNIT, [], [], restart=False) == []
 
 
 def test_a_timer_is_as_old_as_its_activation(systemd: Systemd, settings: str) -> None:
     del systemd.properties["ExecMainStartTimestampMonotonic"], systemd.properties["NRestarts"]
     now = int(time.clock_gettime(time.CLOCK_MONOTONIC) * 1e6)
     systemd.has(ActiveEnterTimestampMonotonic=str(now - 60_000_000))
-    assert module.needed_actions("toy.timer", [], [settings], restart=False) == ["restart"]
+    assert needed("toy.timer", [], [settings], restart=False) == ["restart"]
     systemd.has(ActiveEnterTimestampMonotonic=str(now + 1_000_000))
-    assert module.needed_actions("toy.timer", [], [settings], restart=False) == []
+    assert needed("toy.timer", [], [settings], restart=False) == []
 
 
 @pytest.mark.parametrize("properties", [{"NeedDaemonReload": "yes"}, {"LoadState": "not-found"}])
 def test_what_a_timer_starts_is_loaded_as_it_is_on_disk(systemd: Systemd, properties: dict[str, str]) -> None:
     systemd.others_have()
-    assert module.needed_actions("toy.timer", [UNIT, "toy.socket"], [], restart=False) == []
+    assert needed("toy.timer", [UNIT, "toy.socket"], [], restart=False) == []
     systemd.others_have(**properties)
-    assert module.needed_actions("toy.timer", [UNIT, "toy.socket"], [], restart=False) == ["reload"]
+    assert needed("toy.timer", [UNIT, "toy.socket"], [], restart=False) == ["daemon-reload"]
 
 
 @pytest.mark.parametrize("state", ["inactive", "failed", "activating", "deactivating"])
 def test_a_service_that_does_not_run_is_started(systemd: Systemd, settings: str, state: str) -> None:
     systemd.has(ActiveState=state)
-    assert module.needed_actions(UNIT, [], [settings], restart=True) == ["start"]
+    assert needed(UNIT, [], [settings], restart=True) == ["start"]
 
 
 def test_a_unit_file_that_systemd_has_not_read_yet_is_read(systemd: Systemd) -> None:
     systemd.has(NeedDaemonReload="yes")
-    assert module.needed_actions(UNIT, [], [], restart=False) == ["reload"]
+    assert needed(UNIT, [], [], restart=False) == ["daemon-reload"]
 
 
 def test_a_process_older_than_one_of_its_files_is_restarted(settings: str) -> None:
-    assert module.needed_actions(UNIT, [], ["/etc/passwd", settings], restart=False) == ["restart"]
+    assert needed(UNIT, [], ["/etc/passwd", settings], restart=False) == ["restart"]
 
 
 def test_a_process_older_than_the_link_to_its_release_is_restarted(tmp_path: Path) -> None:
     link = tmp_path / "current"
     link.symlink_to("/etc")
-    assert module.needed_actions(UNIT, [], [str(link)], restart=False) == ["restart"]
+    assert needed(UNIT, [], [str(link)], restart=False) == ["restart"]
 
 
 def test_what_counts_is_when_a_file_was_put_in_place_and_not_its_own_date(settings: str) -> None:
     os.utime(settings, (1, 1))
-    assert module.needed_actions(UNIT, [], [settings], restart=False) == ["restart"]
+    assert needed(UNIT, [], [settings], restart=False) == ["restart"]
 
 
 def test_a_file_that_is_not_there_asks_for_nothing() -> None:
-    assert module.needed_actions(UNIT, [], ["/no/such/file"], restart=False) == []
+    assert needed(UNIT, [], ["/no/such/file"], restart=False) == []
 
 
 def test_a_restart_that_is_asked_for_happens(systemd: Systemd) -> None:
     systemd.started(seconds_ago=-1)
-    assert module.needed_actions(UNIT, [], [], restart=True) == ["restart"]
+    assert needed(UNIT, [], [], restart=True) == ["restart"]
 
 
 # --- How it is done ---------------------------------------------------------------------------------------------------
@@ -256,7 +266,7 @@ def test_a_run_does_what_is_needed_in_order_and_says_so(
 ) -> None:
     systemd.has(LoadState="not-found", ActiveState="inactive", UnitFileState="")
     result = run_main(service, capsys)
-    assert (result["changed"], result["actions"]) == (True, ["reload", "enable", "start"])
+    assert (result["changed"], result["actions"]) == (True, ["daemon-reload", "enable", "start"])
     assert systemd.asked() == ["daemon-reload", f"enable {UNIT}", f"reset-failed {UNIT}", f"restart {UNIT}"]
 
 
@@ -308,7 +318,7 @@ def test_a_file_that_was_moved_in_restarts_the_process_that_is_older(
 def test_a_file_that_is_read_at_once_restarts_nothing(
     service: Answers, capsys: pytest.CaptureFixture[str], wanted: dict[str, Any]
 ) -> None:
-    result = run_main(service, capsys, files=[{**wanted, "restart": False}])
+    result = run_main(service, capsys, files=[{**wanted, "on_change": "none"}])
     assert (result["changed"], result["actions"]) == (True, [])
 
 
@@ -360,6 +370,144 @@ def test_without_an_address_nothing_is_waited_for(service: Answers, wanted: dict
     assert service.asked == 0
 
 
+# --- What the process has loaded --------------------------------------------------------------------------------------
+
+
+CHECK = {"success_metric": "toy_reload_successful", "timestamp_metric": "toy_reload_seconds"}
+BEFORE = (200, "toy_reload_successful 1\ntoy_reload_seconds 1.5e+09\nready\n")
+TAKEN = (200, "toy_reload_successful 1\ntoy_reload_seconds 1.7e+09\nready\n")
+REFUSED = (200, "toy_reload_successful 0\ntoy_reload_seconds 1.5e+09\nready\n")
+
+
+def run_reload(service: Answers, capsys: pytest.CaptureFixture[str], *answers: tuple[int, str], **file: Any) -> Any:
+    """Run the module with a file that is reloaded; it asks for the metrics, then for whether the service is ready."""
+    service.asked, service.all = 0, [*answers]
+    check = {**CHECK, "url": service.url}
+    return run_main(service, capsys, files=[{**file, "on_change": "reload"}], reload_check=check, ready_body="ready")
+
+
+@pytest.fixture
+def loaded(service: Answers, capsys: pytest.CaptureFixture[str], wanted: dict[str, Any]) -> dict[str, Any]:
+    """The file of a service that has loaded it."""
+    assert run_reload(service, capsys, BEFORE, TAKEN, **wanted)["actions"] == ["reload"]
+    return wanted
+
+
+def test_a_changed_file_that_is_reloaded_restarts_nothing(
+    systemd: Systemd, service: Answers, capsys: pytest.CaptureFixture[str], loaded: dict[str, Any]
+) -> None:
+    result = run_reload(service, capsys, BEFORE, TAKEN, **{**loaded, "content": "new\n"})
+    assert (result["changed"], result["actions"]) == (True, ["reload"])
+    assert systemd.asked() == [f"reload {UNIT}"] * 2
+    assert run_reload(service, capsys, TAKEN, **{**loaded, "content": "new\n"})["changed"] is False
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [(REFUSED, "refuses its new files"), (BEFORE, "has not taken within 0 s its new files")],
+)
+def test_what_a_service_does_not_take_is_put_back_and_reloaded(
+    *,
+    systemd: Systemd,
+    service: Answers,
+    capsys: pytest.CaptureFixture[str],
+    loaded: dict[str, Any],
+    answer: tuple[int, str],
+    words: str,
+) -> None:
+    result = run_reload(service, capsys, BEFORE, answer, **{**loaded, "content": "new\n"})
+    assert result["failed"] is True
+    assert words in result["msg"]
+    assert "What ran before was put back" in result["msg"]
+    assert Path(loaded["path"]).read_text() == "text\n"
+    assert systemd.asked()[1:] == [f"reload {UNIT}", "daemon-reload", f"reload {UNIT}"]
+
+
+def test_a_run_that_was_interrupted_before_the_reload_is_made_up_for(
+    systemd: Systemd, service: Answers, capsys: pytest.CaptureFixture[str], loaded: dict[str, Any]
+) -> None:
+    new = {**loaded, "content": "new\n"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(systemd_app, "carry_out", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            systemd_app.converge(parameters_with({**new, "on_change": "reload"}), check_mode=False)
+    result = run_reload(service, capsys, BEFORE, TAKEN, **new)
+    assert (result["diff"], result["actions"]) == ([], ["reload"])
+    assert systemd.asked() == [f"reload {UNIT}"] * 2
+
+
+def test_a_restart_is_enough_where_another_file_needs_one(
+    systemd: Systemd, service: Answers, capsys: pytest.CaptureFixture[str], wanted: dict[str, Any]
+) -> None:
+    other = {**wanted, "path": wanted["path"] + "2"}
+    result = run_main(service, capsys, files=[{**wanted, "on_change": "reload"}, other])
+    assert (result["actions"], systemd.asked()) == (["restart"], [f"reset-failed {UNIT}", f"restart {UNIT}"])
+
+
+def test_new_workers_tell_that_a_reload_was_taken(systemd: Systemd, monkeypatch: pytest.MonkeyPatch) -> None:
+    systemd.has(MainPID=str(os.getpid()))
+    found = [{"1"}, {"1"}, {"1", "2"}]
+    monkeypatch.setattr(module, "children_of", lambda _: found.pop(0))
+    module.ReloadWatch(UNIT, {"workers": True}).wait(5)
+    assert found == []
+
+
+def test_children_are_those_of_the_process_alone() -> None:
+    with subprocess.Popen(["sleep", "9"]) as child:
+        assert str(child.pid) in module.children_of(str(os.getpid()))
+        assert str(child.pid) not in module.children_of("1")
+        child.kill()
+
+
+def test_a_clock_that_was_set_back_restarts_nothing(
+    systemd: Systemd, service: Answers, capsys: pytest.CaptureFixture[str], wanted: dict[str, Any]
+) -> None:
+    run_main(service, capsys, files=[wanted])
+    # Every file is now younger than the process. So it is for one that the host has started since.
+    for seconds in (None, 3600):
+        if seconds:
+            systemd.started(seconds_ago=seconds)
+        assert run_main(service, capsys, files=[wanted])["actions"] == []
+
+
+def test_a_file_written_again_with_its_own_text_restarts_nothing(
+    service: Answers, capsys: pytest.CaptureFixture[str], wanted: dict[str, Any]
+) -> None:
+    run_main(service, capsys, files=[wanted])
+    Path(wanted["path"]).write_text("by hand\n")
+    Path(wanted["path"]).write_text("text\n")
+    assert run_main(service, capsys, files=[wanted])["actions"] == []
+
+
+def test_a_process_that_somebody_started_with_other_files_is_restarted(
+    systemd: Systemd, service: Answers, capsys: pytest.CaptureFixture[str], wanted: dict[str, Any]
+) -> None:
+    run_main(service, capsys, files=[wanted])
+    Path(wanted["path"]).write_text("by hand\n")
+    systemd.started(seconds_ago=0)
+    Path(wanted["path"]).write_text("text\n")
+    assert run_main(service, capsys, files=[wanted])["actions"] == ["restart"]
+    assert run_main(service, capsys, files=[wanted])["actions"] == []
+
+
+def test_a_file_that_goes_is_made_up_for(
+    service: Answers, capsys: pytest.CaptureFixture[str], tmp_path: Path, loaded: dict[str, Any]
+) -> None:
+    (tmp_path / "etc/old").touch()
+    gone = {**parameters_with({**loaded, "on_change": "reload"}), "absent": [str(tmp_path / "etc/o*")]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(systemd_app, "carry_out", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            systemd_app.converge(gone, check_mode=False)
+    assert run_reload(service, capsys, BEFORE, TAKEN, **loaded)["actions"] == ["reload"]
+
+
+def test_what_is_remembered_is_for_root_alone(states: Path, loaded: dict[str, Any]) -> None:
+    assert (states / f"{UNIT}.json").stat().st_mode & 0o777 == 0o600
+    assert loaded["path"] in (states / f"{UNIT}.json").read_text()
+    assert [path.name for path in states.iterdir()] == [f"{UNIT}.json"]
+
+
 def parameters_with(*files: dict[str, Any]) -> dict[str, Any]:
     """Return the parameters of a module that waits for nothing."""
     unset: dict[str, Any] = {
@@ -367,8 +515,17 @@ def parameters_with(*files: dict[str, Any]) -> dict[str, Any]:
         "mode": "0644",
         "validate": [],
         "apply": None,
-        "restart": True,
+        "on_change": "restart",
         "read_by": None,
     }
     given = [{**unset, **file} for file in files]
-    return {"unit": UNIT, "files": given, "absent": [], "reads": [], "image": None, "root": "/none", "ready_url": None}
+    return {
+        "unit": UNIT,
+        "files": given,
+        "absent": [],
+        "reads": [],
+        "image": None,
+        "root": "/none",
+        "ready_url": None,
+        "reload_check": None,
+    }

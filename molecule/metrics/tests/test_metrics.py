@@ -98,6 +98,28 @@ def test_nothing_listens_on_more_than_it_was_told(host: Any) -> None:
     }
 
 
+def test_a_changed_rule_or_receiver_is_reloaded_and_restarts_nothing(host: Any) -> None:
+    rule = {"source": "prometheus", "expr": "vector(1)", "above": 2, "severity": "info", "summary": "Never"}
+    started = "systemctl show --property ExecMainStartTimestampMonotonic prometheus alertmanager"
+    before, name = host.check_output(started), host.check_output("hostname")
+    changed: dict[str, Any] = {
+        "prometheus_rules": {"Loaded": rule},
+        "alertmanager_config_overrides": {"route": {"group_wait": "17s"}},
+    }
+    code, output = run_playbook("molecule/metrics/converge.yml", "--limit", name, **changed)
+    try:
+        assert code == 0, output
+        assert host.check_output(started) == before
+        groups = ask_prometheus(host, "rules")["groups"]
+        assert "Loaded" in [rule["name"] for group in groups for rule in group["rules"]]
+        status = json.loads(fetch(host, "http://127.0.0.1:9093/api/v2/status")[1])
+        assert "group_wait: 17s" in status["config"]["original"]
+    finally:
+        code, output = run_playbook("molecule/metrics/converge.yml", "--limit", name)
+    assert code == 0, output
+    assert host.check_output(started) == before
+
+
 @pytest.mark.parametrize(
     ("unit", "setting", "value", "words"),
     [

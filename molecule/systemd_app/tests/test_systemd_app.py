@@ -13,7 +13,12 @@ from support import Hosts, check_service, fetch, journal, run_playbook
 
 CONVERGE = "molecule/systemd_app/converge.yml"
 REMOVE = "molecule/systemd_app/remove.yml"
-SHOWN = "find /etc /opt /usr/local /var/lib/toy /var/cache -newer /tmp/mark -not -path '*/.*' -not -type d"
+PLACES = "/etc /opt /usr/local /var/lib/toy /var/lib/logstead /var/cache"
+SHOWN = f"find {PLACES} -newer /tmp/mark -not -path '*/.*' -not -type d"
+
+# A systemctl that writes down what it is asked.
+WATCH = r"""printf '#!/bin/sh\necho "$*" >> /tmp/asked; exec /usr/bin/was "$@"\n' > /usr/bin/systemctl
+chmod 755 /usr/bin/systemctl"""
 
 
 def says(host: Any) -> str:
@@ -114,15 +119,52 @@ def test_a_change_of_settings_restarts_and_one_of_another_file_does_not(restored
 
 def test_what_an_interrupted_run_left_undone_is_done_by_the_next(restored: Hosts) -> None:
     ran = restored.ask(process)
-    # The wanted text is there, the process is older: the run ended between the files and the restart.
-    restored.check_output("cp -a /etc/toy/toy.conf /etc/toy/new && mv /etc/toy/new /etc/toy/toy.conf")
+    # The wanted text is there, and the process has not loaded it: the run ended between the files and the restart.
+    restored.check_output("printf again > /etc/toy/toy.conf")
     # It ended while it unpacked.
     restored.check_output("rm -rf /opt/toy/2.0; mkdir -p /opt/toy/.unpack-x /opt/toy/2.0 && touch /opt/toy/2.0/half")
-    converge()
+    converge(toy_text="again")
     assert not set(restored.ask(process)) & set(ran)
     converge(toy_version="2.0")
     assert {tuple(names.split()) for names in restored.check_output("ls -A /opt/toy/2.0")} == {(".sha256", "toy")}
     assert not any(restored.check_output("find /opt/toy -name '.unpack-*'"))
+
+
+def test_a_file_that_is_reloaded_leaves_the_process_alone(restored: Hosts) -> None:
+    ran = restored.ask(process)
+    converge(toy_greeting="sings")
+    assert set(restored.ask(says)) == {"toy 1.0 sings hello"}
+    # The run ended between the file and the reload.
+    restored.check_output("printf whispers > /etc/toy/greeting")
+    converge(toy_greeting="whispers")
+    assert set(restored.ask(says)) == {"toy 1.0 whispers hello"}
+    code, output = run_playbook(CONVERGE, toy_greeting="mumbles")
+    assert code == 2, output
+    assert output.count("toy.service refuses its new files") >= len(list(restored)), output
+    assert set(restored.ask(says)) == {"toy 1.0 whispers hello"}
+    assert set(restored.check_output("cat /etc/toy/greeting")) == {"whispers"}
+    assert restored.ask(process) == ran
+
+
+def test_an_unchanged_run_calls_no_module_but_the_one_that_looks(hosts: Hosts) -> None:
+    converge()
+    hosts.check_output(f"mv /usr/bin/systemctl /usr/bin/was; rm -f /tmp/asked; {WATCH}")
+    try:
+        converge()
+        converge("--check")
+    finally:
+        hosts.check_output("mv /usr/bin/was /usr/bin/systemctl")
+    # Its version, and one look at all units; twice.
+    for asked in hosts.check_output("cat /tmp/asked"):
+        assert [line.split()[0] for line in asked.splitlines()] == ["--version", "show"] * 2
+
+
+def test_a_clock_that_is_wrong_restarts_nothing(restored: Hosts) -> None:
+    ran = restored.ask(process)
+    # What was put in place seems to be younger than the process that has read it.
+    restored.check_output("chmod u+x /etc/toy/toy.conf; chmod u-x /etc/toy/toy.conf")
+    converge()
+    assert restored.ask(process) == ran
 
 
 def test_a_service_stopped_and_disabled_by_hand_comes_back(hosts: Hosts) -> None:
@@ -155,7 +197,7 @@ def test_removal_keeps_the_data_unless_told_otherwise(hosts: Hosts) -> None:
     hosts.check_output("echo data > /var/lib/toy/data")
     assert run_playbook(REMOVE)[0] == 0
     for host in hosts:
-        assert host.run("ls -d /opt/toy /etc/toy /etc/systemd/system/toy.service").stdout == ""
+        assert host.run("ls -d /opt/toy /etc/toy /etc/systemd/system/toy.service /var/lib/logstead/toy.*").stdout == ""
         assert host.file("/var/lib/toy/data").exists
     assert run_playbook(REMOVE, toy_remove_data=True)[0] == 0
     assert not any(host.file("/var/lib/toy").exists for host in hosts)

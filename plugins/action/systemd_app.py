@@ -1,0 +1,55 @@
+"""Action plugin: call the module of this name only where something may have to be done.
+
+At a run's start, the module systemd_app_facts tells which units are reconciled, by the fingerprints of what was asked
+for. What is asked for again by the same fingerprint needs no connection.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.common.yaml import yaml_load
+from ansible.plugins.action import ActionBase
+
+COLLECTION = Path(__file__).resolve().parents[2]
+FACT = "systemd_app_reconciled"
+
+
+@cache
+def collection_version(root: Path = COLLECTION) -> str:
+    """Return the collection's version: a checkout has galaxy.yml, an installed one MANIFEST.json."""
+    manifest = root / "MANIFEST.json"
+    if manifest.is_file():
+        return str(json.loads(manifest.read_text())["collection_info"]["version"])
+    return str(yaml_load((root / "galaxy.yml").read_text())["version"])
+
+
+def fingerprint_of(arguments: Mapping[str, Any]) -> str:
+    """Return the digest of what is asked for, and of who asks."""
+    asked = json.dumps([collection_version(), arguments], sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(asked.encode()).hexdigest()
+
+
+class ActionModule(ActionBase):  # type: ignore[misc] # ansible-core ships no types
+    """Leaves alone what is reconciled, and has the module do the rest."""
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the module's result, or that nothing has to be done."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        facts = (task_vars or {}).get("ansible_facts") or {}
+        known = facts.get(FACT) or {}
+        unit, fingerprint = self._task.args.get("unit"), fingerprint_of(self._task.args)
+        if known.get(unit) == fingerprint:
+            return {**result, "changed": False, "actions": [], "diff": []}
+        arguments = {**self._task.args, "fingerprint": fingerprint}
+        name = "logstead.platform.systemd_app"
+        result.update(self._execute_module(module_name=name, module_args=arguments, task_vars=task_vars))
+        if unit in known:
+            # Of what the run has touched itself, the fact says nothing any more.
+            result["ansible_facts"] = {FACT: {one: known[one] for one in known if one != unit}}
+        return result
