@@ -57,9 +57,9 @@ description:
   - All files are first written to a private directory, where those that differ are verified by their own
     O(files[].validate) commands. Only when all of them pass are the files moved into place, in the order given, each by
     a rename. A configuration that the program refuses so never gets to where a restart would read it.
-  - Then the unit is enabled, started if it isn't running, and restarted or reloaded if its process has not loaded what is
-    on disk. C(/var/lib/logstead/UNIT.json) records what it has loaded, so a run that was interrupted before is completed
-    by the next one. No clock is compared unless nothing is recorded.
+  - Then the unit is enabled, started if it isn't running, and restarted or reloaded if its process has not loaded what
+    is on disk. C(/var/lib/logstead/UNIT.json) records what it has loaded, so a run that was interrupted before is
+    completed by the next one. No clock is compared unless nothing is recorded.
   - Then the module waits until the service is ready, that is until O(ready_url) gives the expected answer. If it isn't
     ready in time, or doesn't accept what it reloads, the files and the release that ran before are restored and started
     again, and the module fails.
@@ -133,8 +133,8 @@ options:
       read_by: {description: "Another unit of the host, which reads the file instead.", type: str}
   absent:
     description:
-      - Files that are removed. A pattern such as C(*.json) matches all files but those in O(files). The unit is reloaded
-        for a removed file if it is for one of O(files), else restarted.
+      - Files that are removed. A pattern such as C(*.json) matches all files but those in O(files). The unit is
+        reloaded for a removed file if it is for one of O(files), else restarted.
     type: list
     elements: path
     default: []
@@ -167,8 +167,8 @@ options:
     default: 120
   release:
     description:
-      - What the release is, such as its version and checksum. It does nothing by itself, but another release gives another
-        O(fingerprint).
+      - What the release is, such as its version and checksum. It does nothing by itself, but another release gives
+        another O(fingerprint).
     type: dict
   fingerprint:
     description: Digest of all arguments. The action plugin of this name computes it.

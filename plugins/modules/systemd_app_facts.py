@@ -44,9 +44,9 @@ description:
   - Sets the facts C(distribution), C(distribution_version), C(python) and C(python_version) as
     M(ansible.builtin.setup) does, and the version of systemd, in a fraction of its time.
   - Sets the fact C(systemd_app_releases), so that a run doesn't have to check each program's release by itself.
-  - Sets the fact C(systemd_app_reconciled): by unit, the fingerprint of what M(logstead.platform.systemd_app) last put in
-    place, if that still holds. Files, processes and readiness are all checked, so that the module need not be called for
-    a unit whose fingerprint is unchanged.
+  - Sets the fact C(systemd_app_reconciled), which has by unit the fingerprint of what M(logstead.platform.systemd_app)
+    last put in place, if that still holds. Files, processes and readiness are all checked, so that the module need not
+    be called for a unit whose fingerprint is unchanged.
 attributes:
   check_mode:
     description: Can run in check mode and return what it would return otherwise, without changing the host.

@@ -34,7 +34,8 @@ def roles_of(groups: Iterable[str]) -> list[str]:
 
 def defaults_of_host(groups: Iterable[str], loader: Any) -> dict[str, Any]:
     """Return the defaults of the roles of a host, as templates that Ansible trusts."""
-    folders, defaults = role_folders(), {}
+    folders = role_folders()
+    defaults: dict[str, Any] = {}
     for role in roles_of(groups):
         private = folders[role] / "vars/main.yml"  # which defaults may refer to
         for path in [*default_files(folders[role]), *([private] if private.is_file() else [])]:

@@ -20,7 +20,7 @@ from ansible_collections.logstead.platform.plugins.plugin_utils.components impor
 
 REPOSITORY = Path(__file__).parents[2]
 VERBS = ["start", "stop", "restart", "status", "logs", "doctor", "clean"]
-COMPONENTS = ["loki", "gateway", "promtail", "grafana", "demo-app", "prometheus", "alertmanager", "node-exporter"]
+COMPONENTS = ["node-exporter", "alertmanager", "prometheus", "loki", "gateway", "promtail", "grafana", "demo-app"]
 GROUPS = [component.replace("-", "_") for component in COMPONENTS]
 
 
@@ -103,7 +103,7 @@ def test_help_names_every_verb_and_component(path_with_ansible: str) -> None:
     [
         ([], "say what to do"),
         (["burn"], "unknown verb burn; there are: start stop"),
-        (["start", "kafka"], "unknown component kafka; there are: loki gateway promtail grafana demo-app"),
+        (["start", "kafka"], "unknown component kafka; there are: node-exporter alertmanager prometheus loki"),
         (["start", "loki", "grafana"], "not also grafana"),
         (["start", "-e", "moon"], "unknown environment moon; there are: demo dev prod staging"),
         (["start", "-e", "../playbooks"], "unknown environment ../playbooks"),

@@ -120,7 +120,7 @@ def test_two_variables_that_give_one_name_different_entries_are_both_named() -> 
 
 def test_lists_of_all_hosts_add_up_and_equal_entries_count_once() -> None:
     ops, chat = {"name": "ops", "email": ["ops@example.org"]}, {"name": "chat", "slack": {"url": "https://x"}}
-    hosts = {
+    hosts: dict[str, dict[str, Any]] = {
         "a": {"platform_alert_receivers": [ops]},
         "b": {"platform_alert_receivers": [ops], "platform_alert_receivers_b": [chat]},
     }
