@@ -7,11 +7,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ansible_collections.logstead.platform.plugins.plugin_utils.components import all_components
+
 Settings = dict[str, Any]
-
-
-# What dashboards and rules of others call it.
-JOBS = {"node_exporter": "node"}
 
 
 def scrape_jobs(targets: Mapping[str, Mapping[str, str]], environment: str) -> list[Settings]:
@@ -21,11 +19,12 @@ def scrape_jobs(targets: Mapping[str, Mapping[str, str]], environment: str) -> l
         targets: Addresses with their ports, by host and then by part.
         environment: Value of the label `environment`.
     """
+    names = {component.group: component.metrics_job for component in all_components()}
     jobs: dict[str, list[Settings]] = {}
     for host, parts in sorted(targets.items()):
         for part, address in parts.items():
             labels = {"host": host, "environment": environment}
-            jobs.setdefault(JOBS.get(part, part), []).append({"targets": [address], "labels": labels})
+            jobs.setdefault(names.get(part, part), []).append({"targets": [address], "labels": labels})
     return [{"job_name": job, "static_configs": static} for job, static in sorted(jobs.items())]
 
 
