@@ -7,6 +7,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible_collections.logstead.platform.plugins.plugin_utils.doctor_report import report_of
 from ansible_collections.logstead.platform.plugins.plugin_utils.doctor_steps import Templates, found_by, steps_of
+from ansible_collections.logstead.platform.plugins.plugin_utils.variables import variables_with_defaults
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -19,6 +20,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Sum up."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         variables = task_vars or {}
-        steps = steps_of(Templates(variables, self._templar.template))
+        merged, templar = variables_with_defaults(variables, self._templar, self._loader)
+        steps = steps_of(Templates(merged, templar.template))
         result["report"], result["diagnosis"] = report_of(steps, found_by(variables))
         return result

@@ -43,9 +43,6 @@ options:
         description: Name of the component's unit, without C(.service).
         type: str
         required: true
-      group:
-        description: Inventory group of the component. Unused; callers may pass their list of components as it is.
-        type: str
       url:
         description: URL that answers when the component is ready.
         type: str
@@ -187,7 +184,6 @@ def main() -> None:
     """Run the module."""
     options = {
         "name": {"type": "str", "required": True},
-        "group": {"type": "str"},
         "url": {"type": "str", "required": True},
         "body": {"type": "str", "required": True},
         "ca": {"type": "path"},
