@@ -43,8 +43,8 @@ def measure(rounds: int, env: dict[str, str]) -> None:
             found[size].append(play(size, env))
             seconds, cpu = found[size][-1]
             print(f"{size} hosts and the hub: {seconds:.1f} s, {cpu:.1f} s of CPU", flush=True)
-    wall, cpu = ({size: statistics.median(one[column] for one in found[size]) for size in SIZES} for column in (0, 1))
-    for name, median in (("wall time", wall), ("CPU of the controller", cpu)):
+    for column, name in enumerate(("wall time", "CPU of the controller")):
+        median = {size: statistics.median(one[column] for one in found[size]) for size in SIZES}
         slope = (median[SIZES[-1]] - median[SIZES[0]]) / (SIZES[-1] - SIZES[0])
         values = ", ".join(f"{size} hosts {median[size]:.1f} s" for size in SIZES)
         print(f"{name}: {values}; {slope:.2f} s for each further host")
