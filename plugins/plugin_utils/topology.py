@@ -90,9 +90,9 @@ class Topology:
         default = self.address(own) if is_scraped_from_elsewhere else LOOPBACK
         return str(self.value("platform_metrics_address", own, default))
 
-    def port(self, component: Component, host: str = "") -> int:
-        """Return the port that a component listens on."""
-        return int(self.value(component.port, host, defaults_of(component.path).get(component.port, 0)))
+    def port(self, component: Component, host: str = "") -> str:
+        """Return the port that a component listens on, as it is set: the preflight says what is wrong with it."""
+        return str(self.value(component.port, host, defaults_of(component.path).get(component.port, "")))
 
     def default_listen_address(self, component: Component, host: str = "") -> str:
         """Return the address on which a component listens unless the inventory says otherwise."""
