@@ -265,6 +265,32 @@ def test_the_arguments_of_entry_points_are_checked_unless_the_call_says_otherwis
     assert unchecked({"name": "logstead.platform.systemd_app", "tasks_from": "run.yml"})
 
 
+def names_in(node: Any) -> Iterator[str]:
+    """Yield the names of plays, imports, blocks and tasks, but not the `name` arguments of their modules."""
+    for entry in node if isinstance(node, list) else []:
+        if isinstance(entry, dict):
+            yield from [entry["name"]] if "name" in entry else []
+            for key in ("pre_tasks", "tasks", "post_tasks", "handlers", "block", "rescue", "always"):
+                yield from names_in(entry.get(key))
+
+
+def words_of(name: str) -> list[str]:
+    """Return the words of a name after its prefix `<file stem> | `; a Jinja expression is one word."""
+    return re.sub(r"\{\{.*?\}\}", "expression", re.sub(r"^[\w-]+ \| ", "", name)).split()
+
+
+def test_names_of_tasks_and_plays_are_short() -> None:
+    paths = [*files_of_tasks(), *REPOSITORY.glob("roles/*/handlers/*.yml")]
+    names = [(path, name) for path in paths for name in names_in(load(path))]
+    assert {"Install Loki", "run | Install the release of {{ systemd_app_name }}"} <= {name for _, name in names}
+    assert not [(str(path), name) for path, name in names if len(words_of(name)) > 8]
+
+
+def test_the_words_of_a_name_leave_out_its_prefix_and_count_an_expression_once() -> None:
+    assert len(words_of("run-it | Start {{ item['a'] | default('b c') }} and {{ other }}")) == 4
+    assert list(names_in([{"block": [{"name": "a", "apt": {"name": "b"}}], "rescue": [{"name": "c"}]}])) == ["a", "c"]
+
+
 def test_no_task_ignores_its_errors() -> None:
     assert not [path for path in files_of_tasks() for key, _ in everything_in(load(path)) if key == "ignore_errors"]
 

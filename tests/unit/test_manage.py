@@ -230,7 +230,7 @@ def test_clean_removes_once_it_is_agreed(cleaner: Callable[..., bool]) -> None:
         ["--skip-tags", "always"],
         [
             "--start-at-task",
-            "Remove each",
+            "Remove each component",
             "-e",
             "{components: [{name: loki, data: [], programs: []}], clean_has_work: true}",
         ],
