@@ -584,12 +584,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         undefined: list[str] = []
         for name in [str(name) for name in merged if str(name).startswith(prefixes())]:
             asked[name] = self.value_of(merged[name], name, templar, undefined)
-        try:
-            asked["platform_logs"] = Topology(
-                variables["inventory_hostname"], variables["groups"], variables["hostvars"]
-            ).logs()
-        except AnsibleError as error:
-            undefined.append(str(error))
+        topology = Topology(variables["inventory_hostname"], variables["groups"], variables["hostvars"])
+        for family in ("platform_logs", *FAMILIES):
+            try:
+                asked[family] = topology.logs() if family == "platform_logs" else topology.contributions(family)
+            except AnsibleError as error:  # noqa: PERF203 - each is reported
+                undefined.append(str(error))
         return asked, list(dict.fromkeys(undefined))
 
     def value_of(self, template: Any, name: str, templar: Any, problems: list[str]) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 from ansible.errors import AnsibleError
 
 # What tells the entries of a list apart: the first of these keys that an entry has.
-ENTRY_KEYS = ("name", "receiver", "uid", "file", "title")
+ENTRY_KEYS = ("name", "uid", "file", "title")
 
 
 def entries_of(where: str, value: object) -> Iterable[tuple[str, Any]]:

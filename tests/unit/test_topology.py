@@ -130,6 +130,8 @@ def test_lists_of_all_hosts_add_up_and_equal_entries_count_once() -> None:
         {"receiver": "ops", "match": {"severity": "info"}},
     ]
     assert merge_contributions("platform_alert_routes", {"a": {"platform_alert_routes": routes}}, []) == routes
+    apart = {"a": {"platform_alert_routes_a": routes[:1]}, "b": {"platform_alert_routes_b": routes[1:]}}
+    assert merge_contributions("platform_alert_routes", apart, []) == routes, "two groups route to one receiver"
 
 
 @pytest.mark.parametrize(
