@@ -1,4 +1,4 @@
-# The index of what a person can do here. Everything is kept outside the repository, below $(LOGSTEAD_CACHE), by version.
+# Entry points for development. Everything is cached outside the repository, below $(LOGSTEAD_CACHE), by version.
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
 
@@ -12,16 +12,16 @@ export PATH := $(VENV)/bin:$(PATH)
 PYTHON_FILES := dashboards demo_app molecule playbooks plugins roles tests
 
 .PHONY: help
-help: ## Show this list
+help: ## Show this help
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' Makefile | column -t -s '|'
 
-# One file says that Debian's packages and the Python environment are there, for these very lists.
+# Marks that Debian's packages and the Python environment are installed for the current requirements.
 $(VENV)/ready:
-	@echo "Installing what the project's tools need (once for each list of requirements)"
+	@echo "Installing the development tools (once per change of the requirements)"
 	tests/install_requirements.sh $(VENV)
 	@touch $@
 
-# Where editors and manage.sh look for the environment.
+# The path at which editors and manage.sh expect the environment.
 .PHONY: tools
 tools: $(VENV)/ready
 	@ln -sfn $(VENV) .venv
@@ -31,15 +31,15 @@ mirror: tools
 	python tests/mirror/mirror.py fill --for tests
 
 .PHONY: demo
-demo: tools ## Boot a local host, install the platform on it, and prove that it works
+demo: tools ## Boot a local host, install the platform on it, and verify that it works
 	python tests/demo/demo.py
 
 .PHONY: demo-clean
-demo-clean: tools ## Remove what `make demo` has made
+demo-clean: tools ## Remove everything that `make demo` created
 	python tests/hosts/hosts.py down inventories/demo
 
 .PHONY: lint
-lint: tools ## Look at all code without running it (under a minute)
+lint: tools ## Run all linters (under a minute)
 	yamllint --strict .
 	ruff check $(PYTHON_FILES)
 	ruff format --check $(PYTHON_FILES)
@@ -47,11 +47,11 @@ lint: tools ## Look at all code without running it (under a minute)
 	ansible-lint --offline
 
 .PHONY: test-unit
-test-unit: mirror ## Run the tests that need no host (about a minute)
+test-unit: mirror ## Run the unit tests, which need no host (about a minute)
 	pytest --numprocesses 2 demo_app/tests tests/unit
 
 .PHONY: test
-test: lint mirror ## Run everything: lint, unit tests, and every scenario on real hosts
+test: lint mirror ## Run the linters, the unit tests and every scenario on real hosts
 	trap 'python tests/hosts/hosts.py down --all' EXIT; python tests/hosts/hosts.py down --all; \
 	  pytest --numprocesses 3 --dist worksteal demo_app/tests tests/unit tests/scenarios
 
@@ -60,32 +60,32 @@ test-scenario: mirror ## Run one scenario: make test-scenario NAME=loki
 	molecule test --scenario-name $(NAME)
 
 .PHONY: test-faults
-test-faults: mirror ## Run the fault table of docs/delivery.md with its full times (about an hour)
+test-faults: mirror ## Run the fault table of docs/delivery.md with its full durations (about an hour)
 	LOGSTEAD_FAULTS=full molecule test --scenario-name delivery
 
 .PHONY: bench
-bench: mirror ## Measure, all or one: make bench NAME=delivery; see tests/bench/
+bench: mirror ## Run all benchmarks or one: make bench NAME=delivery; see tests/bench/
 	for name in $(or $(NAME),no_change delivery); do python tests/bench/$${name}_run.py || exit; done
 
 .PHONY: vault-init
-vault-init: ## Make an environment's vault with random secrets: make vault-init ENV=prod
+vault-init: ## Create an environment's vault with random secrets: make vault-init ENV=prod
 	@python3 playbooks/vault_init.py "$(ENV)"
 
 .PHONY: docs
-docs: tools ## Write the roles' READMEs and the table of environments anew from what they are made of
+docs: tools ## Regenerate the roles' READMEs and the table of environments
 	for role in roles/*/; do aar-doc $$role markdown; done
 	python tests/docs/environments.py
 
 .PHONY: dashboards
-dashboards: tools ## Write Grafana's dashboards anew from dashboards/
+dashboards: tools ## Regenerate Grafana's dashboards from dashboards/
 	python -m dashboards
 
 .PHONY: lock
-lock: tools ## Pin the newest versions of all Python packages
+lock: tools ## Pin the latest versions of all Python packages
 	for list in controller dev bench; do uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-emit-index-url --upgrade requirements/$$list.in --output-file requirements/$$list.txt; done
 
 .PHONY: clean
-clean: ## Remove test hosts and everything that was cached
+clean: ## Remove all test hosts and caches
 	-python tests/hosts/hosts.py down --all --demo
 	rm -rf $(LOGSTEAD_CACHE)

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Copyright (c) logstead contributors
 # SPDX-License-Identifier: MIT
-# Runs the playbook that is named like the verb. All that happens on the hosts is in playbooks/.
+# Runs the playbook with the verb's name. Everything that happens on the hosts is in playbooks/.
 set -euo pipefail
 
 here=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")" && pwd)
-# Each is described by a record in its role; they are listed in the order of starting.
+# Each has its metadata in its role; they are listed in start order.
 COMPONENTS=$(awk '$1 == "name:" { name = $2 } $1 == "order:" { print $2, name }' "$here"/roles/*/meta/component.yml |
     sort -n | cut -d ' ' -f 2 | paste -sd ' ')
 readonly COMPONENTS
@@ -15,26 +15,26 @@ usage() {
 Usage: manage.sh VERB [COMPONENT] [-e ENVIRONMENT | -i INVENTORY] [-l HOST] [OPTION]... [-- ARGUMENT...]
 
 Verbs:
-  start      start the services in the order in which they need one another, and wait until they are ready
-  stop       stop them in the reverse order
-  restart    restart them, and wait until they are ready
-  status     show each service's state, version, memory, data and address; fails if one that should run doesn't
-  logs       show the last lines of their journals
-  doctor     follow one log line from the app to Grafana, and name the first step that fails
-  clean      remove the services and their settings, after a question; data stays unless --with-data is given
+  start      start the services in dependency order, and wait until they are ready
+  stop       stop the services in reverse order
+  restart    restart the services in dependency order, and wait until they are ready
+  status     show each service's state, version, memory, disk use and URL; fails unless all are running
+  logs       show the last lines of the services' journals and of the demo app's log files
+  doctor     trace one log line from the app to Grafana, and report the first step that fails
+  clean      remove the services and their configuration, after a confirmation; retains the data unless --with-data is given
 
-Components: ${COMPONENTS// /, }; without one, all of them.
-doctor always looks at the whole way.
+Components: ${COMPONENTS// /, }; default: all.
+doctor takes no component, because it always checks the whole pipeline.
 
 Options:
-  -e, --env ENVIRONMENT      a folder of inventories/ (default: dev)
-  -i, --inventory INVENTORY  an inventory elsewhere, instead; may be given more than once
-  -l, --limit HOST           these hosts only, as ansible-playbook understands it
-  -n, --lines NUMBER         logs: how many lines of each (default: 100)
-  -y, --yes                  clean: don't ask
-      --with-data            clean: remove the data too
+  -e, --env ENVIRONMENT      a directory of inventories/ (default: dev)
+  -i, --inventory INVENTORY  path of another inventory, instead of --env; can be repeated
+  -l, --limit HOST           host pattern to limit the run to, as for ansible-playbook
+  -n, --lines NUMBER         logs: number of lines of each journal and file (default: 100)
+  -y, --yes                  clean: skip the confirmation prompt
+      --with-data            clean: also remove the data
   -h, --help                 show this help
-Whatever follows -- goes to ansible-playbook, such as: manage.sh status -e prod -- --ask-vault-pass
+Arguments after -- are passed to ansible-playbook, for example: manage.sh status -e prod -- --ask-vault-pass
 END
 }
 
@@ -49,12 +49,12 @@ is_one_of() { # word, words
 
 verb='' component='' environment=''
 inventories=() options=()
-declare -A only=() # verb that an option belongs to, by option
+declare -A only=() # verb that an option is valid with, by option
 
 while (($#)); do
     case $1 in
         -e | --env | -i | --inventory | -l | --limit | -n | --lines)
-            [[ -n ${2:-} ]] || refuse "$1 needs a value"
+            [[ -n ${2:-} ]] || refuse "$1 requires a value"
             ;;&
         -h | --help)
             usage
@@ -65,7 +65,7 @@ while (($#)); do
             shift
             ;;
         -i | --inventory)
-            [[ -e $2 ]] || refuse "there is no inventory $2"
+            [[ -e $2 ]] || refuse "inventory $2 does not exist"
             inventories+=(--inventory "$(realpath -- "$2")")
             shift
             ;;
@@ -74,7 +74,7 @@ while (($#)); do
             shift
             ;;
         -n | --lines)
-            [[ $2 =~ ^[1-9][0-9]*$ ]] || refuse "$1 needs a number, not $2"
+            [[ $2 =~ ^[1-9][0-9]*$ ]] || refuse "$1 requires a positive integer, not $2"
             only[$1]=logs
             options+=(--extra-vars "logs_lines=$2")
             shift
@@ -97,9 +97,9 @@ while (($#)); do
                 verb=$1
             elif [[ -z $component ]]; then
                 component=${1//_/-}
-                is_one_of "$component" "$COMPONENTS" || refuse "unknown component $1; there are: $COMPONENTS"
+                is_one_of "$component" "$COMPONENTS" || refuse "unknown component $1; available: $COMPONENTS"
             else
-                refuse "one verb and one component at most, not also $1"
+                refuse "unexpected argument $1; expected one verb and at most one component"
             fi
             ;;
     esac
@@ -108,23 +108,23 @@ done
 
 case $verb in
     start | stop | restart | status | logs | clean) ;;
-    doctor) [[ -z $component ]] || refuse "doctor looks at the whole way, not at $component alone" ;;
-    '') refuse "say what to do" ;;
-    *) refuse "unknown verb $verb; there are: start stop restart status logs doctor clean" ;;
+    doctor) [[ -z $component ]] || refuse "doctor takes no component ($component): it always checks the whole pipeline" ;;
+    '') refuse "a verb is required" ;;
+    *) refuse "unknown verb $verb; available: start stop restart status logs doctor clean" ;;
 esac
 for option in "${!only[@]}"; do
-    [[ ${only[$option]} == "$verb" ]] || refuse "$option is an option of ${only[$option]}, not of $verb"
+    [[ ${only[$option]} == "$verb" ]] || refuse "$option is only valid with ${only[$option]}, not with $verb"
 done
 if ((${#inventories[@]})); then
-    [[ -z $environment ]] || refuse "give --env or --inventory, not both"
+    [[ -z $environment ]] || refuse "--env and --inventory are mutually exclusive"
 else
     environment=${environment:-dev}
     [[ $environment != */* && -d $here/inventories/$environment ]] ||
-        refuse "unknown environment $environment; there are: $(cd -- "$here/inventories" && echo *)"
+        refuse "unknown environment $environment; available: $(cd -- "$here/inventories" && echo *)"
     inventories=(--inventory "inventories/$environment")
 fi
 [[ -z $component ]] || options+=(--extra-vars "component=$component")
-# The Makefile's environment, where there is one and no other is active.
+# Falls back to the Makefile's virtual environment if no other is active.
 command -v ansible-playbook >/dev/null || PATH="$here/.venv/bin:$PATH"
 command -v ansible-playbook >/dev/null || refuse "ansible-playbook is not on the PATH; install requirements/controller.txt"
 
