@@ -61,8 +61,8 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 SAMPLED_LEVELS = ("DEBUG", "INFO")
 SHORTEST_PASSWORD = 8
 LEAST_PASSWORD = 20  # characters; `make vault-init` makes 43
-# Who is told of what, and the shapes of these.
-TOLD = {"receivers": list, "routes": list, "mute_times": dict, "smtp": dict}
+# The settings of notifications, and their types.
+NOTIFICATIONS = {"receivers": list, "routes": list, "mute_times": dict, "smtp": dict}
 PUBLIC_SECRETS = {
     "grafana_admin_password": ("", "admin", "admin123", "password", "changeme"),
     "grafana_secret_key": ("", "logstead-dev-only", "SW2YcwTIb9zpOOhoPsMm"),
@@ -251,11 +251,11 @@ def check_alerts(asked: Variables) -> Problems:
         problems += interval_problems(asked["platform_alerts"])
     for problem in dict.fromkeys(problems):
         yield f"platform_alert_rules with platform_alert_overrides, platform_recording_rules: {problem}"
-    told = [asked.get(f"platform_alert_{name}") or shape() for name, shape in TOLD.items()]
+    settings = [asked.get(f"platform_alert_{name}") or shape() for name, shape in NOTIFICATIONS.items()]
     # What has another shape has been complained of already.
-    if all(isinstance(value, shape) for value, shape in zip(told, TOLD.values())):
-        for problem in receiver_problems(*told):
-            yield f"platform_alert_{', platform_alert_'.join(TOLD)}: {problem}"
+    if all(isinstance(value, shape) for value, shape in zip(settings, NOTIFICATIONS.values())):
+        for problem in receiver_problems(*settings):
+            yield f"platform_alert_{', platform_alert_'.join(NOTIFICATIONS)}: {problem}"
 
 
 def check_ports(asked: Variables) -> Problems:

@@ -1,6 +1,6 @@
 # Copyright (c) logstead contributors
 # SPDX-License-Identifier: MIT
-"""Filters that make Alertmanager's settings, and the files of its secrets, from who is to be told of what.
+"""Filters that render Alertmanager's configuration, and the files of its secrets, from receivers and routes.
 
 A receiver is a dict with a `name` and one or more of `email`, `webhook`, `slack` and `pagerduty`;
 roles/platform/defaults/main/alerts.yml shows each. Settings: https://prometheus.io/docs/alerting/latest/configuration/.
@@ -57,7 +57,7 @@ def email_config(address: str) -> Settings:
 
 
 def webhook_config(name: str, given: Settings) -> Settings:
-    """Return how another program is told; it gets all labels and annotations as JSON."""
+    """Return the config of a webhook, which gets all labels and annotations as JSON."""
     config: Settings = {"url_file": secret_path(name, "webhook", "url"), "send_resolved": True}
     if given.get("token"):
         config["http_config"] = {"authorization": {"credentials_file": secret_path(name, "webhook", "token")}}
@@ -65,7 +65,7 @@ def webhook_config(name: str, given: Settings) -> Settings:
 
 
 def slack_config(name: str, given: Settings) -> Settings:
-    """Return how a chat that takes Slack's webhooks is told."""
+    """Return the config of a chat that accepts Slack's webhooks."""
     channel = {"channel": given["channel"]} if given.get("channel") else {}
     return {
         "api_url_file": secret_path(name, "slack", "url"),
@@ -78,7 +78,7 @@ def slack_config(name: str, given: Settings) -> Settings:
 
 
 def pagerduty_config(name: str, given: Settings) -> Settings:
-    """Return how a service that takes PagerDuty's events is told."""
+    """Return the config of a service that accepts PagerDuty's events."""
     address = {"url": given["url"]} if given.get("url") else {}
     return {
         "routing_key_file": secret_path(name, "pagerduty", "routing_key"),
@@ -151,7 +151,7 @@ def alertmanager_config(
     mute_times: Mapping[str, Any],
     smtp: Mapping[str, Any],
 ) -> Settings:
-    """Return Alertmanager's settings; without receivers alerts can be looked at, and nobody is told of them.
+    """Return Alertmanager's configuration; without receivers alerts are shown, and no notification is sent.
 
     Raises:
         AnsibleFilterError: Something in them can't be meant; all of it is named.
@@ -198,10 +198,10 @@ def alertmanager_secrets(receivers: Iterable[Receiver], smtp: Mapping[str, Any])
 
 
 def contact_problems(receiver: Receiver) -> Iterator[str]:
-    """Find what keeps a receiver from being told."""
+    """Find what is wrong with a receiver."""
     contacts = [kind for kind in ("email", *KINDS) if receiver.get(kind)]
     if not contacts:
-        yield f"has nothing by which it is told: {', '.join(('email', *KINDS))}"
+        yield f"has no integration; it needs one of {', '.join(('email', *KINDS))}"
     for key in sorted(set(receiver) - {"name", "email", *KINDS}):
         yield f"has the unknown key {key}; it has name and some of {', '.join(('email', *KINDS))}"
     for kind in (kind for kind in contacts if kind in KINDS):
@@ -241,7 +241,7 @@ def receiver_problems(
     mute_times: Mapping[str, Any],
     smtp: Mapping[str, Any],
 ) -> list[str]:
-    """Return everything that is wrong with who is to be told of what, in sentences."""
+    """Return everything that is wrong with receivers, routes, mute times and the SMTP server, in sentences."""
     problems, names = [], []
     for number, receiver in enumerate(receivers, 1):
         name = str(receiver.get("name") or "") if isinstance(receiver, Mapping) else ""
@@ -253,7 +253,7 @@ def receiver_problems(
         names.append(name)
         problems += [f"the receiver {name} {problem}." for problem in contact_problems(receiver)]
         if receiver.get("email") and not smtp:
-            problems.append(f"the receiver {name} is told by e-mail, and there is no server for that.")
+            problems.append(f"the receiver {name} is notified by e-mail, but platform_alert_smtp has no server.")
     if smtp:
         problems += [f"the server for e-mail lacks {key}." for key in ("host", "from") if not smtp.get(key)]
         unknown = sorted(set(smtp) - set(SMTP_KEYS))

@@ -1,6 +1,6 @@
 # Copyright (c) logstead contributors
 # SPDX-License-Identifier: MIT
-"""Filter that turns the platform's rules, and who is to be told of them, into what Grafana's provisioning API takes.
+"""Filter that renders the platform's rules and receivers for Grafana's provisioning API.
 
 The rules and receivers are those of roles/platform/defaults/main/alerts.yml, and are checked by the same code as for
 the other engine. https://grafana.com/docs/grafana/latest/developers/http_api/alerting_provisioning/
@@ -24,7 +24,7 @@ MESSAGES = Path(__file__).resolve().parents[2] / "roles/alertmanager/files/logst
 # What is ours among what others have made begins so.
 OURS = "logstead-"
 UID = re.compile(r"[a-zA-Z0-9_-]{1,40}")
-# Where nobody is to be told: Grafana has this receiver from its beginning, and it is silenced at all times.
+# Where no receiver is configured: Grafana always has this receiver, and it is muted at all times.
 NOBODY = "grafana-default-email"
 ALWAYS = {"name": f"{OURS}always", "time_intervals": [{"times": [{"start_time": "00:00", "end_time": "24:00"}]}]}
 TITLE, TEXT = '{{ template "logstead.title" . }}', '{{ template "logstead.text" . }}'
@@ -134,7 +134,7 @@ def interval_problems(rules: Mapping[str, Any]) -> Iterator[str]:
             yield f"the rule {name}: its interval is {interval}; Grafana takes multiples of {TICK}s."
 
 
-# --- Who is told ---
+# --- Receivers ---
 
 
 def email_point(given: Any) -> tuple[Json, Json]:
@@ -144,19 +144,19 @@ def email_point(given: Any) -> tuple[Json, Json]:
 
 
 def webhook_point(given: Json) -> tuple[Json, Json]:
-    """Return how another program is told; it gets all labels and annotations as JSON."""
+    """Return the contact point of a webhook, which gets all labels and annotations as JSON."""
     token = {"authorization_credentials": given["token"]} if given.get("token") else {}
     return {"title": TITLE, "message": TEXT}, {"url": given["url"], **token}
 
 
 def slack_point(given: Json) -> tuple[Json, Json]:
-    """Return how a chat that takes Slack's webhooks is told."""
+    """Return the contact point of a chat that accepts Slack's webhooks."""
     channel = {"recipient": given["channel"]} if given.get("channel") else {}
     return {**channel, "title": TITLE, "text": TEXT}, {"url": given["url"]}
 
 
 def pagerduty_point(given: Json) -> tuple[Json, Json]:
-    """Return how a service that takes PagerDuty's events is told."""
+    """Return the contact point of a service that accepts PagerDuty's events."""
     address = {"url": given["url"]} if given.get("url") else {}
     settings = {
         **address,

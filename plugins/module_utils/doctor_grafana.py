@@ -76,7 +76,7 @@ def ask_grafana(parameters: dict[str, Any], path: str) -> Any:
 
 
 def check_grafana_alerts(parameters: dict[str, Any]) -> Outcome:
-    """Look whether Grafana evaluates rules; tell which alerts fire, and who is told."""
+    """Check whether Grafana evaluates rules; report firing alerts and receivers."""
     groups = ask_grafana(parameters, "/api/prometheus/grafana/api/v1/rules")["data"]["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
     if not rules:
@@ -93,5 +93,7 @@ def check_grafana_alerts(parameters: dict[str, Any]) -> Outcome:
     routes = [policy, *policy.get("routes", [])]
     names = list(dict.fromkeys(route["receiver"] for route in routes if route.get("receiver")))
     is_nobody = names == ["grafana-default-email"]
-    told = "nobody is told of alerts (platform_alert_receivers)" if is_nobody else f"told: {', '.join(names)}"
-    return Outcome(f"{len(rules)} rules are evaluated; firing: {', '.join(firing) or 'nothing'}; {told}")
+    receivers = (
+        "no receiver is configured (platform_alert_receivers)" if is_nobody else f"receivers: {', '.join(names)}"
+    )
+    return Outcome(f"{len(rules)} rules are evaluated; firing: {', '.join(firing) or 'nothing'}; {receivers}")

@@ -30,7 +30,7 @@ def ask_prometheus(url: str, path: str) -> Any:
 
 
 def check_alertmanager(url: str, alertmanager: str) -> str:
-    """Look whether Prometheus reaches Alertmanager; tell how many alerts it has, and whether anybody is told."""
+    """Check whether Prometheus reaches Alertmanager; report firing alerts and receivers."""
     status, body = ask(f"{alertmanager}/api/v2/receivers")
     receivers = parsed(body) if status == 200 else None
     if not isinstance(receivers, list):
@@ -47,8 +47,12 @@ def check_alertmanager(url: str, alertmanager: str) -> str:
     status, body = ask(f"{alertmanager}/api/v2/alerts?active=true")
     alerts = sorted({str(alert["labels"].get("alertname")) for alert in parsed(body) or []}) if status == 200 else []
     names = [str(one.get("name")) for one in receivers]
-    told = "nobody is told of alerts (platform_alert_receivers)" if names == ["nobody"] else f"told: {', '.join(names)}"
-    return f"firing: {', '.join(alerts) or 'nothing'}; {told}"
+    receivers = (
+        "no receiver is configured (platform_alert_receivers)"
+        if names == ["nobody"]
+        else f"receivers: {', '.join(names)}"
+    )
+    return f"firing: {', '.join(alerts) or 'nothing'}; {receivers}"
 
 
 def check_alerts(parameters: dict[str, Any]) -> Outcome:

@@ -60,10 +60,10 @@ def converge_mute_times(grafana: Grafana, wanted: list[Json], present: dict[str,
 
 
 def converge_template(grafana: Grafana, wanted: str) -> None:
-    """Have the texts that people are told."""
+    """Reconcile the notification template."""
     present = {it["name"]: it["template"] for it in grafana.get(f"{API}/templates") or []}
     if present.get(TEMPLATE, "").strip() != wanted.strip():
-        grafana.do("set what people are told", "PUT", f"{API}/templates/{TEMPLATE}", {"template": wanted})
+        grafana.do("set the notification template", "PUT", f"{API}/templates/{TEMPLATE}", {"template": wanted})
 
 
 def present_points(grafana: Grafana) -> dict[str, Json]:
@@ -94,7 +94,7 @@ def converge_policy(grafana: Grafana, wanted: Json) -> None:
     """Have the tree of policies, which is one for all of Grafana."""
     present = {key: value for key, value in grafana.get(f"{API}/policies").items() if key != "provenance"}
     if present != wanted:
-        grafana.do("set who is told of what", "PUT", f"{API}/policies", wanted)
+        grafana.do("set the notification policy", "PUT", f"{API}/policies", wanted)
 
 
 def converge_rules(grafana: Grafana, wanted: list[Json], present: dict[str, Json]) -> None:
@@ -126,8 +126,8 @@ def remove(grafana: Grafana, kind: str, path: str, present: dict[str, Json], kep
 
 def remove_shared(grafana: Grafana) -> None:
     """Have the tree of policies that Grafana begins with, which makes what was in ours free to go."""
-    grafana.do("removed who is told of what", "DELETE", f"{API}/policies", None)
-    grafana.do("removed what people are told", "DELETE", f"{API}/templates/{TEMPLATE}", None)
+    grafana.do("removed the notification policy", "DELETE", f"{API}/policies", None)
+    grafana.do("removed the notification template", "DELETE", f"{API}/templates/{TEMPLATE}", None)
     # Somebody else's rules may be in the folder; then Grafana refuses.
     if not grafana.check_mode and grafana.ask(f"/api/folders/{FOLDER}", "DELETE")[0] == 200:
         grafana.done.append("removed the folder Alerts")
@@ -136,7 +136,7 @@ def remove_shared(grafana: Grafana) -> None:
 def converge_alerting(grafana: Grafana, wanted: Json) -> None:
     """Have Grafana's alerts as wanted, or none of ours where nothing is.
 
-    Each step leaves behind what works: who is told is there before the rules that tell, and what is no longer used goes
+    Each step leaves behind what works: receivers are there before the rules that notify them, and what is no longer used goes
     after what used it.
 
     Raises:

@@ -197,7 +197,7 @@ STEPS = (
     ),
     Step(
         name="Grafana tells of alerts",
-        title="Rules of Grafana are evaluated, and somebody is told",
+        title="Grafana evaluates its rules, and receivers are configured",
         empty="the host of the group grafana is left out",
         takes=asks_grafana,
         arguments=lambda host: {**arguments_of_grafana(host), "step": "grafana_alerts"},

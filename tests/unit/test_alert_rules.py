@@ -271,7 +271,11 @@ def test_without_receivers_alerts_can_be_looked_at() -> None:
 @pytest.mark.parametrize(
     ("receivers", "routes", "told"),
     [
-        ([{"name": "ops"}], [], "the receiver ops has nothing by which it is told: email, webhook, slack, pagerduty."),
+        (
+            [{"name": "ops"}],
+            [],
+            "the receiver ops has no integration; it needs one of email, webhook, slack, pagerduty.",
+        ),
         ([{"email": "a@b"}], [], "receiver 1 has no name"),
         ([CHAT, CHAT], [], "there is more than one receiver chat."),
         ([CHAT | {"sms": "1"}], [], "the receiver chat has the unknown key sms"),
@@ -294,7 +298,7 @@ def test_a_receiver_or_route_that_leads_nowhere_is_refused(receivers: list[Any],
 @pytest.mark.parametrize(
     ("smtp", "told"),
     [
-        ({}, "the receiver ops is told by e-mail, and there is no server for that."),
+        ({}, "the receiver ops is notified by e-mail, but platform_alert_smtp has no server."),
         ({"host": "smtp.example.org:25"}, "the server for e-mail lacks from."),
         (SMTP | {"host": "smtp.example.org"}, "has a host without a port"),
         (SMTP | {"hots": "x"}, "has the unknown key hots"),

@@ -365,10 +365,10 @@ def test_metrics_and_alerts_pass(answers: Answers) -> None:
     answers |= METRICS
     result = examine("alerts", alertmanager_url="http://am:9093")
     assert result["outcome"] == "passed", result
-    assert result["detail"] == "1 targets are up, 1 rules are evaluated; firing: DiskFull; told: ops"
+    assert result["detail"] == "1 targets are up, 1 rules are evaluated; firing: DiskFull; receivers: ops"
     assert examine("alerts", alertmanager_url="")["detail"] == "1 targets are up, 1 rules are evaluated"
     answers["/receivers"] = (200, [{"name": "nobody"}])
-    assert "nobody is told of alerts" in examine("alerts", alertmanager_url="http://am:9093")["detail"]
+    assert "no receiver is configured" in examine("alerts", alertmanager_url="http://am:9093")["detail"]
 
 
 def rules_of_grafana(**rule: str) -> dict[str, Any]:
@@ -382,10 +382,10 @@ def test_the_alerts_of_grafana_are_told(answers: Answers) -> None:
     }
     result = examine("grafana_alerts", password="hers")
     assert result["outcome"] == "passed", result
-    assert result["detail"] == "1 rules are evaluated; firing: DiskFull; told: ops, pager"
+    assert result["detail"] == "1 rules are evaluated; firing: DiskFull; receivers: ops, pager"
     silent = {"receiver": "grafana-default-email", "routes": [{"receiver": "grafana-default-email"}]}
     answers["/policies"] = (200, silent)
-    assert "nobody is told of alerts" in examine("grafana_alerts", password="hers")["detail"]
+    assert "no receiver is configured" in examine("grafana_alerts", password="hers")["detail"]
     for rules, cause in (
         ({"data": {"groups": []}}, "Grafana has no rules for alerts."),
         (rules_of_grafana(health="error", lastError="no"), "Grafana can't evaluate the rule DiskFull: no"),

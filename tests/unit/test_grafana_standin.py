@@ -945,7 +945,7 @@ def test_only_what_is_changed_of_alerts_is_set_and_what_is_retired_goes(alerted:
     fewer = {**TOLD, "receivers": [without_token], "routes": [], "mute_times": {}}
     assert have_alerts(alerted, {"Errors": changed}, fewer) == [
         "changed the contact point all (webhook)",
-        "set who is told of what",
+        "set the notification policy",
         "removed the contact point ops",
         "removed the times logstead-nights",
     ]

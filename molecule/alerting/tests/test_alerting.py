@@ -223,7 +223,7 @@ def test_a_disk_that_fills_is_told_of_before_it_is_full_and_again_when_it_is(
 def test_the_doctor_tells_what_is_looked_at_and_who_is_told() -> None:
     code, output = run_playbook("playbooks/doctor.yml")
     assert code == 0, output
-    seen = r"6 targets are up, \d+ rules are evaluated; firing: .*; told: ops, program, chat, pager"
+    seen = r"6 targets are up, \d+ rules are evaluated; firing: .*; receivers: ops, program, chat, pager"
     wanted = rf"5  Metrics and alerts +ok .* {seen}"
     assert re.search(wanted, output), output
 

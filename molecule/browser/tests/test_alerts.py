@@ -142,7 +142,7 @@ def test_a_unit_that_fails_is_told_of_to_the_program_alone(host: Any, told: List
 def test_the_doctor_tells_which_alerts_grafana_has_and_who_is_told() -> None:
     code, output = run_playbook("playbooks/doctor.yml")
     assert code == 0, output
-    seen = rf"{len(RULES)} rules are evaluated; firing: .*; told: ops, program, desk, dead"
+    seen = rf"{len(RULES)} rules are evaluated; firing: .*; receivers: ops, program, desk, dead"
     wanted = rf"6  Grafana tells of alerts +ok .* {seen}"
     assert re.search(wanted, output), output
 
