@@ -145,11 +145,11 @@ def test_an_interval_that_grafana_lacks_is_refused(interval: str) -> None:
 def test_what_no_engine_takes_is_refused_all_at_once() -> None:
     with pytest.raises(AnsibleFilterError) as refused:
         alerting({"Down": rule(source="mimir")}, receivers=[OPS], smtp={}, routes=[{"receiver": "pager"}])
-    for text in ("its source is 'mimir'", "there is no server for that", "leads to the unknown receiver pager"):
+    for text in ("its source is 'mimir'", "platform_alert_smtp has no server", "leads to the unknown receiver pager"):
         assert text in str(refused.value)
 
 
-# --- Who is told ------------------------------------------------------------------------------------------------------
+# --- Receivers --------------------------------------------------------------------------------------------------------
 
 RECEIVERS = [
     OPS,

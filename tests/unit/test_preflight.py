@@ -142,7 +142,7 @@ def test_alerts_need_a_grafana_where_it_is_to_tell_of_them_and_rules_that_it_tak
 def test_a_receiver_that_can_t_be_reached_is_told_of() -> None:
     ops = [{"name": "ops", "email": ["ops@example.org"]}]
     smtp = {"host": "smtp.example.org:587", "from": "logstead@example.org"}
-    assert "there is no server for that" in only_problem(platform_alert_receivers=ops)
+    assert "platform_alert_smtp has no server" in only_problem(platform_alert_receivers=ops)
     assert problems_of(asked(platform_alert_receivers=ops, platform_alert_smtp=smtp)) == []
     routes = [{"receiver": "nobody"}]
     problem = only_problem(platform_alert_receivers=ops, platform_alert_smtp=smtp, platform_alert_routes=routes)
