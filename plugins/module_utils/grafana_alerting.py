@@ -137,7 +137,10 @@ def converge_alerting(grafana: Grafana, wanted: Json) -> None:
     """Have Grafana's alerts as wanted, or none of ours where nothing is.
 
     Each step leaves behind what works: receivers are there before the rules that notify them, and what is no longer
-    used goes after what used it. Raises: GrafanaError: Something was refused; what was in force before goes on.
+    used goes after what used it.
+
+    Raises:
+        GrafanaError: Something was refused; what was in force before goes on.
     """
     groups, points = wanted.get("groups") or [], wanted.get("contact_points") or []
     mutes = wanted.get("mute_times") or []
