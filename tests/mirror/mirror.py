@@ -281,11 +281,12 @@ def build(program: Program, version: str, work: Path) -> Path:
     if program.journal and not (shutil.which("gcc") and Path("/usr/include/systemd/sd-journal.h").exists()):
         raise RuntimeError(f"building {program.name} takes: apt-get install gcc libc6-dev libsystemd-dev")
     with timed(f"{program.name} {version}: building from its Go module, minutes for the first time"):
-        command = [go, "build", "-trimpath", "-buildvcs=false", "-mod=readonly"]
-        if program.journal:
-            command.append("-tags=promtail_journal_enabled")
+        # The same tags and cgo for all programs, so that each compiles only what the one before has not; without libc's
+        # resolver, those that don't read the journal still come out static.
+        tags = "netgo,osusergo" + ",promtail_journal_enabled" * program.journal
+        command = [go, "build", "-trimpath", "-buildvcs=false", "-mod=readonly", f"-tags={tags}"]
         command.append(f"-ldflags=-s -w -X {LOKI_MODULE}/pkg/util/build.Version={version}")
-        environment = {**os.environ, "CGO_ENABLED": str(int(program.journal))}
+        environment = {**os.environ, "CGO_ENABLED": "1"}
         binary = work / program.name
         command += [f"-o={binary}", f"{LOKI_MODULE}/{program.package}"]
         subprocess.run(command, check=True, cwd=module, env=environment)
