@@ -381,8 +381,8 @@ def check_credentials(asked: Variables) -> Problems:
         missing = [purpose for purpose in needed if not passwords.get(purpose)]
         if missing:
             yield (
-                f"platform_credentials['{name}'] lacks {' and '.join(missing)}. Set it in {vault}, which "
-                f"`make vault-init ENV={environment}` makes at random; another environment's are in its vault."
+                f"platform_credentials['{name}'] lacks {' and '.join(missing)}. Set it in {vault}: "
+                f"{vault_advice(environment)} Another environment's are in its vault."
             )
         for purpose, password in passwords.items():
             user = f"{name}-{purpose}"
@@ -479,6 +479,14 @@ def check_certificate(asked: Variables) -> Problems:
         )
 
 
+def vault_advice(environment: object) -> str:
+    """Say how to create an environment's vault, in a checkout and in a folder of the user's own."""
+    return (
+        f"`ansible-vault create` opens a new one; in a checkout, `make vault-init ENV={environment}` makes it with "
+        "random secrets."
+    )
+
+
 def check_secrets(asked: Variables) -> Problems:
     """Find secrets that everybody knows, where they matter."""
     environment = asked.get("platform_environment")
@@ -488,7 +496,7 @@ def check_secrets(asked: Variables) -> Problems:
         if str(asked.get(name) or "") in public:
             yield (
                 f"{name} is not set, or is one that everybody knows. Set it in group_vars/{environment}/vault.yml: "
-                f"`make vault-init ENV={environment}` makes that with random secrets."
+                f"{vault_advice(environment)}"
             )
 
 

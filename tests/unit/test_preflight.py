@@ -424,7 +424,8 @@ def test_a_secret_that_everybody_knows_is_refused_outside_of_dev(environment: st
     problem = only_problem(platform_environment=environment, **{name: value})
     assert problem == (
         f"{name} is not set, or is one that everybody knows. Set it in group_vars/{environment}/vault.yml: "
-        f"`make vault-init ENV={environment}` makes that with random secrets."
+        f"`ansible-vault create` opens a new one; in a checkout, `make vault-init ENV={environment}` makes it with "
+        "random secrets."
     )
     assert problems_of(asked(platform_environment="dev", **{name: value})) == []
 
