@@ -7,7 +7,7 @@ export ANSIBLE_SSH_CONTROL_PATH_DIR := $(LOGSTEAD_CACHE)/ssh/cp
 export NO_COLOR := 1
 export COLUMNS := 160
 
-VENV := $(LOGSTEAD_CACHE)/venv-$(shell cat requirements/dev.txt requirements/system.txt Makefile | sha256sum | cut -c1-16)
+VENV := $(LOGSTEAD_CACHE)/venv-$(shell cat requirements/dev.txt requirements/system.txt tests/install_requirements.sh | sha256sum | cut -c1-16)
 export PATH := $(VENV)/bin:$(PATH)
 PYTHON_FILES := dashboards demo_app molecule playbooks plugins roles tests
 
@@ -53,7 +53,7 @@ test-unit: mirror ## Run the unit tests, which need no host (about a minute)
 .PHONY: test
 test: lint mirror ## Run the linters, the unit tests and every scenario on real hosts
 	trap 'python tests/hosts/hosts.py down --all' EXIT; python tests/hosts/hosts.py down --all; \
-	  pytest --numprocesses 3 --dist worksteal demo_app/tests tests/unit tests/scenarios
+	  pytest --numprocesses 3 --dist load --maxschedchunk 1 tests/scenarios demo_app/tests tests/unit
 
 .PHONY: test-scenario
 test-scenario: mirror ## Run one scenario: make test-scenario NAME=loki
