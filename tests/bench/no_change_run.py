@@ -173,6 +173,11 @@ def timed(command: list[str], env: dict[str, str]) -> tuple[float, str]:
 def play(side: Side, env: dict[str, str]) -> Run:
     """Run a side's playbook."""
     command = ["ansible-playbook", "-i", "tests/hosts/inventory", "-i", side.inventory, side.playbook]
+    if side is PEER:  # installs the same versions
+        command += [
+            "-e",
+            f"loki_version={versions()['loki_version']} promtail_version={versions()['promtail_version']}",
+        ]
     seconds, output = timed(command, env)
     recap = re.search(r"^bench-\w+ +: ok=(\d+) +changed=(\d+)", output, re.MULTILINE)
     if not recap:
