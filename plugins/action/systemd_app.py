@@ -6,33 +6,12 @@ for. What is asked for again by the same fingerprint needs no connection.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.common.yaml import yaml_load
 from ansible.plugins.action import ActionBase
+from ansible_collections.logstead.platform.plugins.plugin_utils.fingerprint import fingerprint_of
 
-COLLECTION = Path(__file__).resolve().parents[2]
 FACT = "systemd_app_reconciled"
-
-
-@cache
-def collection_version(root: Path = COLLECTION) -> str:
-    """Return the collection's version: a checkout has galaxy.yml, an installed one MANIFEST.json."""
-    manifest = root / "MANIFEST.json"
-    if manifest.is_file():
-        return str(json.loads(manifest.read_text())["collection_info"]["version"])
-    return str(yaml_load((root / "galaxy.yml").read_text())["version"])
-
-
-def fingerprint_of(arguments: Mapping[str, Any]) -> str:
-    """Return the digest of what is asked for, and of who asks."""
-    asked = json.dumps([collection_version(), arguments], sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(asked.encode()).hexdigest()
 
 
 class ActionModule(ActionBase):  # type: ignore[misc] # ansible-core ships no types

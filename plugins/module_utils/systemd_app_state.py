@@ -58,9 +58,14 @@ def read_states() -> dict[str, State]:
 
 
 def write_state(unit: str, state: State) -> None:
-    """Remember a unit's state, for root alone: it has digests of secrets."""
-    FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
-    path, text = state_path(unit), json.dumps(state, indent=1, sort_keys=True)
+    """Remember a unit's state."""
+    write_private(state_path(unit), state)
+
+
+def write_private(path: Path, state: State) -> None:
+    """Write a state whole or not at all, for root alone: it has digests of secrets."""
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    text = json.dumps(state, indent=1, sort_keys=True)
     new = path.with_name(f".{path.name}-new")
     new.unlink(missing_ok=True)
     new.touch(mode=0o600)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.logstead.platform.plugins.module_utils.check_memory import remember
 
 DOCUMENTATION = r"""
 module: logrotate_check
@@ -32,7 +33,7 @@ attributes:
     description: Can run in check mode and return what it would return otherwise, without changing the host.
     support: full
     details:
-      - The module never changes the host.
+      - The module changes nothing on the host but what it remembers of itself, and in check mode not even that.
       - In check mode rules are accepted whose only fault is that a user or group is unknown, as other roles may not
         have created it yet.
   diff_mode:
@@ -63,6 +64,11 @@ options:
     type: list
     elements: str
     default: [/etc/logrotate.conf, /etc/logrotate.d/*]
+  fingerprint:
+    description:
+      - Digest of all other options, which the action plugin of this name adds. With it, the host remembers that the
+        check was passed, and the check isn't run again as long as the files that it read stay as they are.
+    type: str
 author: ["logstead contributors (@logstead)"]
 """
 
@@ -198,6 +204,7 @@ def main() -> None:
             },
             "config": {"type": "str", "required": True},
             "others": {"type": "list", "elements": "str", "default": ["/etc/logrotate.conf", "/etc/logrotate.d/*"]},
+            "fingerprint": {"type": "str"},
         },
         supports_check_mode=True,
     )
@@ -215,6 +222,10 @@ def main() -> None:
             module.fail_json(
                 msg=f"Nothing was changed. logrotate refuses the rules; mend logrotate_rules. It says:\n{said}"
             )
+    # Without logrotate, its word on the rules is still to come.
+    if module.params["fingerprint"] and is_installed and not module.check_mode:
+        read, result = [LOGROTATE, *module.params["others"]], {"is_installed": is_installed}
+        remember("logstead-logrotate", "logrotate_check", module.params["fingerprint"], read, result)
     module.exit_json(changed=False, is_installed=is_installed)
 
 

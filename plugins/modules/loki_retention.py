@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Optional
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.logstead.platform.plugins.module_utils.check_memory import remember
 
 DOCUMENTATION = r"""
 module: loki_retention
@@ -25,7 +26,7 @@ attributes:
   check_mode:
     description: Can run in check mode and return what it would return otherwise, without changing the host.
     support: full
-    details: The module never changes the host.
+    details: The module changes nothing on the host but what it remembers of itself, and in check mode not even that.
   diff_mode:
     description: Returns the differences between before and after in diff mode.
     support: none
@@ -50,6 +51,11 @@ options:
     description: Whether the deletion of stored lines is intended.
     type: bool
     default: false
+  fingerprint:
+    description:
+      - Digest of all other options, which the action plugin of this name adds. With it, the host remembers that the
+        check was passed, and the check isn't run again as long as the files that it read stay as they are.
+    type: str
 author: ["logstead contributors (@logstead)"]
 """
 
@@ -156,6 +162,7 @@ def main() -> None:
             "config": {"type": "path", "required": True},
             "hours": {"type": "dict", "required": True},
             "confirmed": {"type": "bool", "default": False},
+            "fingerprint": {"type": "str"},
         },
         supports_check_mode=True,
     )
@@ -176,7 +183,11 @@ def main() -> None:
             f"these periods become shorter: {'; '.join(found)}. If that is meant, run again with {CONFIRM}; if not, "
             "set platform_retention, loki_retention, loki_retention_by_level or loki_tenants to the old periods."
         )
-    module.exit_json(changed=False, shortened=found, hours=module.params["hours"])
+    result = {"shortened": found, "hours": module.params["hours"]}
+    if module.params["fingerprint"] and not module.check_mode:
+        read = [module.params["record"], module.params["config"]]
+        remember("loki", "loki_retention", module.params["fingerprint"], read, result)
+    module.exit_json(changed=False, **result)
 
 
 if __name__ == "__main__":

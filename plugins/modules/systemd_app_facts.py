@@ -16,6 +16,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.sys_info import get_distribution, get_distribution_version
+from ansible_collections.logstead.platform.plugins.module_utils.check_memory import passed_checks
 from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_container import (
     RECORD,
     has_image,
@@ -105,6 +106,10 @@ ansible_facts:
       type: dict
       returned: always
       sample: {version: 257}
+    systemd_app_checks:
+      description: The C(fingerprint) and the C(result) of each check that was passed and still holds, by its module.
+      type: dict
+      returned: always
     systemd_app_releases:
       description:
         - What each program below O(root) runs from, by its name. A release has C(version), and C(sha256) if it was
@@ -200,6 +205,7 @@ def facts_of(root: Path) -> dict[str, Any]:
         "distribution_version": get_distribution_version(),
         "python": {"version": dict(zip(("major", "minor", "micro"), sys.version_info))},
         "python_version": platform.python_version(),
+        "systemd_app_checks": passed_checks(),
         "systemd_app_reconciled": {} if version is None else reconciled(),
         "systemd": {} if version is None else {"version": version},
         "systemd_app_releases": {name: release for name, release in releases.items() if release},

@@ -65,6 +65,7 @@ class Component:
             *units,
             *(f"/etc/{folder}/{self.name}.conf" for folder in ("sysusers.d", "tmpfiles.d")),
             *(f"/var/lib/logstead/{self.name}.{kind}.json" for kind in ("service", "timer")),
+            f"/var/lib/logstead/checks/{self.name}.json",
             f"/etc/{self.name}",
             f"/opt/{self.name}",
         ]

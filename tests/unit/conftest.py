@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from ansible_collections.logstead.platform.plugins.module_utils import systemd_app_state
+from ansible_collections.logstead.platform.plugins.module_utils import check_memory, systemd_app_state
 from fake_systemd import Systemd
 
 
@@ -15,6 +15,7 @@ def states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the units' states, which is the test's own."""
     folder = tmp_path / "states"
     monkeypatch.setattr(systemd_app_state, "FOLDER", folder)
+    monkeypatch.setattr(check_memory, "FOLDER", folder / "checks")
     return folder
 
 

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 from ansible.errors import AnsibleFilterError
+from ansible.module_utils.testing import patch_module_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from ansible_collections.logstead.platform.plugins.filter import logrotate_rules as rules
+from ansible_collections.logstead.platform.plugins.module_utils import check_memory
 from ansible_collections.logstead.platform.plugins.modules import logrotate_check as check
 
 from roles.logrotate.files import logstead_logs as tool
@@ -129,6 +131,27 @@ def test_two_claims_are_named_with_the_file_of_the_other(tmp_path: Path) -> None
     assert len(found) == 3
     assert "of rule a and /var/log/shop/s*.log of rule b" in found[0]
     assert all(f"in {tmp_path}/foreign are" in text for text in found[1:])
+
+
+def test_rules_that_were_accepted_are_remembered_until_another_package_brings_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "logrotate").write_text("#!/bin/sh\n")
+    (tmp_path / "logrotate").chmod(0o755)
+    monkeypatch.setattr(check, "LOGROTATE", str(tmp_path / "logrotate"))
+    claims = [{"name": "a", "paths": ["/var/log/shop/shop.log"]}]
+    arguments = {"claims": claims, "config": "# rules", "others": [f"{tmp_path}/others/*"], "fingerprint": "f"}
+    (tmp_path / "others").mkdir()
+    for more, remembered in (({"_ansible_check_mode": True}, []), ({}, ["logrotate_check"])):
+        with patch_module_args({**arguments, **more}), pytest.raises(SystemExit):
+            check.main()
+        assert json.loads(capsys.readouterr().out)["is_installed"] is True
+        assert list(check_memory.passed_checks()) == remembered
+    (tmp_path / "others/shop").write_text("/var/log/shop/*.log { daily }\n")
+    assert check_memory.passed_checks() == {}
+    with patch_module_args(arguments), pytest.raises(SystemExit):
+        check.main()
+    assert "are both rules for one log" in json.loads(capsys.readouterr().out)["msg"]
 
 
 # --- The tool ---------------------------------------------------------------------------------------------------------

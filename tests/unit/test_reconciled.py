@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.logstead.platform.plugins.action import systemd_app as action
+from ansible_collections.logstead.platform.plugins.module_utils import check_memory
+from ansible_collections.logstead.platform.plugins.plugin_utils import check_action, fingerprint
 from fake_systemd import Systemd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -23,18 +25,19 @@ from ansible_collections.logstead.platform.plugins.modules import systemd_app, s
 
 UNIT = "toy.service"
 ARGUMENTS = {"unit": UNIT, "files": [{"path": "/etc/toy", "content": "text"}]}
+SAME = fingerprint.fingerprint_of(ARGUMENTS)
 
 
 # --- The fingerprint, and who looks at it ---
 
 
 def test_a_fingerprint_is_of_what_is_asked_for_and_not_of_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = action.fingerprint_of(ARGUMENTS)
-    assert first == action.fingerprint_of(dict(reversed(ARGUMENTS.items())))
-    assert first != action.fingerprint_of({**ARGUMENTS, "files": [{"path": "/etc/toy", "content": "texts"}]})
-    assert first != action.fingerprint_of({**ARGUMENTS, "release": {"version": "2.0"}})
-    monkeypatch.setattr(action, "collection_version", lambda: "0.0.1")
-    assert first != action.fingerprint_of(ARGUMENTS)
+    first = fingerprint.fingerprint_of(ARGUMENTS)
+    assert first == fingerprint.fingerprint_of(dict(reversed(ARGUMENTS.items())))
+    assert first != fingerprint.fingerprint_of({**ARGUMENTS, "files": [{"path": "/etc/toy", "content": "texts"}]})
+    assert first != fingerprint.fingerprint_of({**ARGUMENTS, "release": {"version": "2.0"}})
+    monkeypatch.setattr(fingerprint, "collection_version", lambda: "0.0.1")
+    assert first != fingerprint.fingerprint_of(ARGUMENTS)
 
 
 def test_the_version_is_known_in_a_checkout_and_where_the_collection_is_installed(tmp_path: Path) -> None:
@@ -42,15 +45,15 @@ def test_the_version_is_known_in_a_checkout_and_where_the_collection_is_installe
     (tmp_path / "checkout/galaxy.yml").write_text("version: 1.2.3\n")
     (tmp_path / "installed").mkdir()
     (tmp_path / "installed/MANIFEST.json").write_text('{"collection_info": {"version": "4.5.6"}}')
-    assert action.collection_version(tmp_path / "checkout") == "1.2.3"
-    assert action.collection_version(tmp_path / "installed") == "4.5.6"
+    assert fingerprint.collection_version(tmp_path / "checkout") == "1.2.3"
+    assert fingerprint.collection_version(tmp_path / "installed") == "4.5.6"
 
 
 @pytest.mark.parametrize("check_mode", [False, True])
 @pytest.mark.parametrize(
     ("known", "calls", "left"),
     [
-        ({UNIT: action.fingerprint_of(ARGUMENTS)}, 0, None),
+        ({UNIT: fingerprint.fingerprint_of(ARGUMENTS)}, 0, None),
         ({UNIT: "another", "b.service": "x"}, 1, {"b.service": "x"}),
         ({"b.service": "x"}, 1, None),
         (None, 1, None),
@@ -72,9 +75,70 @@ def test_the_module_is_called_unless_the_fingerprint_holds(
     plugin._task = SimpleNamespace(args=ARGUMENTS, check_mode=check_mode)
     variables = {"ansible_facts": {} if known is None else {action.FACT: known}}
     result = plugin.run(None, variables)
-    assert asked == [{**ARGUMENTS, "fingerprint": action.fingerprint_of(ARGUMENTS)}] * calls
+    assert asked == [{**ARGUMENTS, "fingerprint": fingerprint.fingerprint_of(ARGUMENTS)}] * calls
     assert result["changed"] is bool(calls)
     assert result.get("ansible_facts") == (None if left is None else {action.FACT: left})
+
+
+# --- Checks ---
+
+
+@pytest.mark.parametrize(
+    ("passed", "calls"),
+    [
+        (
+            {
+                "logrotate_check": {
+                    "fingerprint": fingerprint.fingerprint_of(ARGUMENTS),
+                    "result": {"is_installed": True},
+                }
+            },
+            0,
+        ),
+        ({"logrotate_check": {"fingerprint": "another", "result": {"is_installed": True}}}, 1),
+        ({"loki_retention": {"fingerprint": SAME, "result": {}}}, 1),
+        (None, 1),
+    ],
+)
+def test_a_check_is_made_unless_its_last_result_holds(monkeypatch: pytest.MonkeyPatch, passed: Any, calls: int) -> None:
+    given: list[dict[str, Any]] = []
+
+    def execute(_: Any, module_name: str, module_args: dict[str, Any], task_vars: Any) -> dict[str, Any]:
+        assert (module_name, task_vars) == ("logstead.platform.logrotate_check", variables)
+        given.append(module_args)
+        return {"changed": False, "is_installed": True}
+
+    monkeypatch.setattr("ansible.plugins.action.ActionBase.run", lambda *_: {})
+    monkeypatch.setattr(check_action.CheckAction, "_execute_module", execute)
+    plugin = object.__new__(check_action.CheckAction)
+    plugin._task = SimpleNamespace(args=ARGUMENTS, action="logstead.platform.logrotate_check")
+    variables = {"ansible_facts": {} if passed is None else {check_action.FACT: passed}}
+    assert plugin.run(None, variables) == {"changed": False, "is_installed": True}
+    assert given == [{**ARGUMENTS, "fingerprint": fingerprint.fingerprint_of(ARGUMENTS)}] * calls
+
+
+def test_a_check_holds_while_the_files_that_it_read_are_as_they_were(tmp_path: Path) -> None:
+    """One more, one less, other content: each calls for a new check; nonsense in the memory as well."""
+    read = [f"{tmp_path}/*.conf", f"{tmp_path}/one"]
+
+    def holds() -> bool:
+        return check_memory.passed_checks() == {"toy_check": {"fingerprint": "f", "result": {"a": 1}}}
+
+    (tmp_path / "a.conf").write_text("text")
+    check_memory.remember("toy", "toy_check", "f", read, {"a": 1})
+    assert holds()
+    for name, text in (("b.conf", "more"), ("one", "more"), ("a.conf", "else"), ("a.conf", "")):
+        path = tmp_path / name
+        before = path.read_text() if path.exists() else None
+        path.write_text(text)
+        assert check_memory.passed_checks() == {}
+        path.unlink() if before is None else path.write_text(before)
+        assert holds()
+    (tmp_path / "a.conf").unlink()
+    assert check_memory.passed_checks() == {}
+    for text in ("", "{", "[]", '{"check": "toy_check"}'):
+        (check_memory.FOLDER / "toy.json").write_text(text)
+        assert check_memory.passed_checks() == {}
 
 
 # --- The look at a host ---

@@ -22,6 +22,7 @@ from ansible_collections.logstead.platform.plugins.filter.retention import (
     retention_streams,
     tenant_limits,
 )
+from ansible_collections.logstead.platform.plugins.module_utils import check_memory
 from ansible_collections.logstead.platform.plugins.modules import loki_retention as module
 
 from roles.promtail.files.promtail_resume import PAGE
@@ -252,6 +253,17 @@ def test_nothing_on_the_host_is_touched(host: Host) -> None:
     host.run({"other": 24}, confirmed=True)
     assert host.record.read_text() == before
     assert not host.config.exists()
+
+
+def test_what_was_accepted_is_remembered_until_the_host_keeps_other_periods(host: Host) -> None:
+    host.remember({"other": 168})
+    host.run({"other": 168}, fingerprint="f", _ansible_check_mode=True)
+    host.run({"other": 24}, fingerprint="f")
+    assert check_memory.passed_checks() == {}, "neither a check run nor a refusal counts"
+    host.run({"other": 168}, fingerprint="f")
+    assert check_memory.passed_checks()["loki_retention"]["result"] == {"shortened": [], "hours": {"other": 168}}
+    host.remember({"other": 744})
+    assert check_memory.passed_checks() == {}
 
 
 def test_a_period_of_null_is_for_ever(host: Host) -> None:
