@@ -24,6 +24,7 @@ from ansible_collections.logstead.platform.plugins.filter.alert_rules import rul
 from ansible_collections.logstead.platform.plugins.filter.alertmanager_config import receiver_problems
 from ansible_collections.logstead.platform.plugins.filter.dashboards import dashboard_problems
 from ansible_collections.logstead.platform.plugins.filter.grafana_alerting import interval_problems
+from ansible_collections.logstead.platform.plugins.filter.logrotate_rules import active
 from ansible_collections.logstead.platform.plugins.filter.retention import retention_problem
 from ansible_collections.logstead.platform.plugins.plugin_utils.components import (
     ROLES,
@@ -33,6 +34,7 @@ from ansible_collections.logstead.platform.plugins.plugin_utils.components impor
 )
 from ansible_collections.logstead.platform.plugins.plugin_utils.logs import find_problems as log_problems
 from ansible_collections.logstead.platform.plugins.plugin_utils.topology import FAMILIES, Topology
+from ansible_collections.logstead.platform.plugins.plugin_utils.values import REGISTRY_HOST, find_problems
 from ansible_collections.logstead.platform.plugins.plugin_utils.variables import (
     COMMON_ROLES,
     role_folders,
@@ -46,13 +48,15 @@ from cryptography.hazmat.primitives import serialization
 Variables = Mapping[str, Any]
 Problems = Iterable[str]
 
-REGISTRY = r"(localhost|[\w-]+(\.[\w-]+)+|\[[0-9a-f:]+\])(:\d+)?"
 DIGEST = r"sha256:[0-9a-f]{64}"
 # What a variable was called before, and what to do.
 RENAMED = {
     "promtail_log_files": "name the files in platform_logs, which also says how they are rotated",
     "logrotate_rules": "give each log of platform_logs its rotation",
 }
+FIRST_OPEN_PORT = 1024
+# Variables of Ansible and of the hosts' connection.
+OTHERS_PREFIXES = ("_", "ansible_", "inventory_", "group", "host", "play", "role_", "vars", "omit")
 OLDEST_RELEASE = {"Debian": 12, "Ubuntu": 22.04}
 OLDEST_SYSTEMD = 249  # Ubuntu 22.04
 OLDEST_PYTHON = (3, 9)  # what ansible-core 2.19 and the modules need
@@ -60,6 +64,7 @@ OLDEST_PYTHON_OF_APP = (3, 11)
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 SAMPLED_LEVELS = ("DEBUG", "INFO")
 SHORTEST_PASSWORD = 8
+MOST_LETTERS, LEAST_LIKENESS = 4, 0.88  # of a name that is taken for a misspelt one
 LEAST_PASSWORD = 20  # characters; `make vault-init` makes 43
 # The settings of notifications, and their types.
 NOTIFICATIONS = {"receivers": list, "routes": list, "mute_times": dict, "smtp": dict}
@@ -124,16 +129,55 @@ def check_names(asked: Variables) -> Problems:
         elif name.startswith(prefixes()) and name not in known_names() and not is_contribution(name):
             close = difflib.get_close_matches(name, known_names(), n=1)
             yield f"{name} is an unknown variable" + (f"; did you mean {close[0]}?" if close else ".")
+    for name in asked.get("other_names", ()):
+        if known := misspelt_name(name):
+            yield f"{name} is an unknown variable; did you mean {known}?"
+
+
+def misspelt_name(name: str) -> str:
+    """Return the public variable that another name is a misspelling of, or nothing.
+
+    A user's own variables may well have our names in theirs, such as `vault_grafana_admin_password`.
+    """
+    letters, digits = letters_of(name), re.sub(r"\D", "", name)
+    # Few pass the first condition, and comparing those is what takes time.
+    close = [known for known, others in known_letters().items() if (letters ^ others).bit_count() <= MOST_LETTERS]
+    if any(known in name for known in close) or digits:
+        return ""
+    return next(iter(difflib.get_close_matches(name, close, n=1, cutoff=LEAST_LIKENESS)), "")
+
+
+def letters_of(name: str) -> int:
+    """Return the letters that a name has, as bits."""
+    return sum({1 << (ord(letter) % 32) for letter in name})
+
+
+@cache
+def known_letters() -> dict[str, int]:
+    """Return the letters of each public variable's name."""
+    return {name: letters_of(name) for name in known_names()}
 
 
 def check_values(asked: Variables) -> Problems:
-    """Check every value against the specification of its role."""
+    """Check every value against the specification of its role, and the kind of value that it has to be."""
+    wrong: list[Any] = [None] * len(asked.get("unresolved", ()))
     for role in roles_of(asked["group_names"]):
         options = options_of(role)
-        given = {name: asked[name] for name in options if name in asked}
-        for message in ArgumentSpecValidator(options).validate(given).error_messages:
+        given = {name: asked[name] for name in options if name in asked and name not in asked.get("unresolved", ())}
+        sound = dict(given)
+        for name, value in given.items():
+            problems = list(find_problems(name, value, options[name]))
+            if not problems:
+                continue
+            del sound[name]
+            # A wrong value that others take by default is reported once.
+            if name in asked.get("set_names", [name]) or value not in wrong:
+                yield from problems
+            wrong.append(value)
+        required = {name: options[name] for name in options if name in sound or name not in asked}
+        for message in ArgumentSpecValidator(required).validate(sound).error_messages:
             yield f"{message} (role {role}; its README says what each variable means)"
-    if not asked.get("platform_environment"):
+    if asked.get("platform_environment") == "" or "platform_environment" not in asked:
         known = ", ".join(asked.get("platform_environments") or ["dev", "staging", "prod"])
         yield (
             f"the host is in no environment: put it in one of the groups {known}, or set platform_environment to a "
@@ -145,6 +189,11 @@ def check_logs(asked: Variables) -> Problems:
     """Find logs that would not be collected or rotated as meant."""
     if isinstance(asked.get("platform_logs"), Mapping):
         yield from log_problems(asked["platform_logs"])
+    if "logrotate" in roles_of(asked["group_names"]):
+        try:
+            active(asked.get("logrotate_rules") or [])
+        except AnsibleError as error:
+            yield str(error)
 
 
 def check_host(asked: Variables) -> Problems:
@@ -180,8 +229,8 @@ def check_host(asked: Variables) -> Problems:
 
 
 def check_periods(asked: Variables) -> Problems:
-    """Find retention periods that Loki would not take."""
-    periods = {"platform_retention": asked.get("platform_retention"), "loki_retention": asked.get("loki_retention")}
+    """Find retention periods by level or tenant that Loki would not take."""
+    periods: dict[str, Any] = {}
     by_level = {"loki_retention_by_level": asked.get("loki_retention_by_level")}
     tenants = asked.get("loki_tenants")
     for tenant, own in tenants.items() if isinstance(tenants, Mapping) else ():
@@ -258,19 +307,35 @@ def check_alerts(asked: Variables) -> Problems:
             yield f"platform_alert_{', platform_alert_'.join(NOTIFICATIONS)}: {problem}"
 
 
+def may_bind(component: Component, asked: Variables) -> bool:
+    """Tell whether a component's service may listen on a port below 1024."""
+    try:
+        capabilities = asked[f"{component.role}_unit_overrides"]["Service"]["AmbientCapabilities"]
+    except (KeyError, TypeError):
+        return False
+    return "CAP_NET_BIND_SERVICE" in str(capabilities)
+
+
 def check_ports(asked: Variables) -> Problems:
-    """Find two services of one host on one port."""
+    """Find two services of one host on one port, and ports that a service may not listen on."""
     ports: dict[int, str] = {}
-    roles = [component.role for component in components_of(asked["group_names"])]
-    options = {name: option for role in roles for name, option in options_of(role).items()}
-    for name in (name for name in options if name.endswith("_port")):
-        # What isn't set is the role's default. A value that is no number has been reported already.
-        value = str(asked.get(name, options[name].get("default")))
-        if value.isdigit():
+    for component in components_of(asked["group_names"]):
+        options = options_of(component.role)
+        for name in (name for name in options if name.endswith("_port")):
+            # What isn't set is the role's default. A value that is no number has been reported already.
+            value = str(asked.get(name, options[name].get("default")))
+            if not re.fullmatch(r"[0-9]{1,5}", value):
+                continue
             port = int(value)
             if port in ports:
                 yield f"{name} and {ports[port]} are both {port}; give each service of a host a port of its own."
             ports.setdefault(port, name)
+            if 0 < port < FIRST_OPEN_PORT and not may_bind(component, asked):
+                yield (
+                    f"{name} is {port}; the service may not listen on a port below {FIRST_OPEN_PORT}. Choose a higher "
+                    f"one, or permit it in {component.role}_unit_overrides: {{Service: {{AmbientCapabilities: "
+                    "CAP_NET_BIND_SERVICE, CapabilityBoundingSet: CAP_NET_BIND_SERVICE}}."
+                )
 
 
 def check_connections(asked: Variables) -> Problems:
@@ -284,19 +349,11 @@ def check_connections(asked: Variables) -> Problems:
                 f"cluster: {component.single_host} would be sent to the first alone. Keep one host in it."
             )
     for group, name in (("promtail", "promtail_loki_url"), ("grafana", "grafana_loki_url")):
-        # With tenants, `check_tenants` says what is missing.
-        if group in asked["group_names"] and not asked.get(name) and not has_tenants(asked):
+        # Without a gateway, `check_tenants` says what is missing.
+        has_no_gateway = has_tenants(asked) and not asked.get("platform_gateway_url")
+        if group in asked["group_names"] and not asked.get(name) and not has_no_gateway:
             yield (
                 f"the host is in the group {group}, but there is no Loki: put a host in the group loki, or set {name}."
-            )
-    for component in components:
-        name = component.address_variable
-        try:
-            ipaddress.ip_address(str(asked.get(name, "127.0.0.1")))
-        except ValueError:
-            yield (
-                f"{name} is {asked[name]!r}, which is no IP address to listen on. Set platform_address of this host to "
-                "the address under which the other hosts reach it."
             )
 
 
@@ -305,16 +362,11 @@ def check_images(asked: Variables) -> Problems:
     if asked.get("platform_runtime") != "podman":
         return
     containers = [component.group for component in all_components() if component.image]
-    registry, images = str(asked.get("platform_image_registry") or ""), asked.get("platform_images") or {}
-    if registry and not re.fullmatch(rf"{REGISTRY}(/[\w./-]*\w)?", registry):
-        yield (
-            f"platform_image_registry is {registry!r}; it is a registry's host, perhaps with a port and a path, such "
-            "as registry.example.org:5000/upstream, and has no https://."
-        )
+    registry, images = asked.get("platform_image_registry"), asked.get("platform_images") or {}
     for name, image in images.items() if isinstance(images, Mapping) else ():
         if name not in containers:
             yield f"platform_images has {name}, which has no image; {', '.join(containers)} have one."
-        elif not re.fullmatch(rf"{REGISTRY}/[\w./-]*\w(:[\w.-]+(@{DIGEST})?|@{DIGEST})", str(image)):
+        elif not re.fullmatch(rf"{REGISTRY_HOST}/[\w./-]*\w(:[\w.-]+(@{DIGEST})?|@{DIGEST})", str(image)):
             yield (
                 f"platform_images has {image!r} for {name}; it is a full name with a registry, and a tag, a digest or "
                 f"both, such as docker.io/grafana/loki:3.7.8@sha256:{'0' * 8}…"
@@ -349,7 +401,8 @@ def check_tenants(asked: Variables) -> Problems:
     if "gateway" in asked["group_names"] and not asked.get("gateway_loki_url"):
         yield "the gateway has no Loki: put a host in the group loki, or set gateway_loki_url."
     url = str(asked.get("platform_gateway_url") or "")
-    if not re.fullmatch(r"https://[\w.-]+(:\d+)?", url) and (gateways or not stores):
+    is_url = not list(find_problems("platform_gateway_url", url, {}))  # else it has been reported already
+    if is_url and not re.fullmatch(r"https://[\w.-]+(:\d+)?", url) and (gateways or not stores):
         yield (
             f"platform_gateway_url is {url!r}: put a host in the group gateway, or name the gateway of another "
             "inventory, such as https://logs.example.org:3102."
@@ -457,14 +510,15 @@ def check_certificate(asked: Variables) -> Problems:
     chain = certificates_in(text)
     if not chain:
         yield "gateway_certificate is no certificate in PEM text (-----BEGIN CERTIFICATE-----)."
-        return
     try:
         key = serialization.load_pem_private_key(key_text.encode(), password=None).public_key()
     except (ValueError, TypeError, UnsupportedAlgorithm):
         yield "gateway_certificate_key is no private key in PEM text, without a passphrase."
     else:
-        if key != chain[0].public_key():
+        if chain and key != chain[0].public_key():
             yield "gateway_certificate_key isn't the key of the first certificate of gateway_certificate."
+    if not chain:
+        return
     yield from filter(None, [period_problem(chain[0], "gateway_certificate")])
     host = str(urlsplit(str(asked.get("platform_gateway_url") or "")).hostname or "")
     if not is_for(chain[0], host):
@@ -490,10 +544,11 @@ def vault_advice(environment: object) -> str:
 def check_secrets(asked: Variables) -> Problems:
     """Find secrets that everybody knows, where they matter."""
     environment = asked.get("platform_environment")
-    if environment == "dev" or "grafana" not in asked["group_names"]:
+    if "grafana" not in asked["group_names"]:
         return
     for name, public in PUBLIC_SECRETS.items():
-        if str(asked.get(name) or "") in public:
+        # In dev a secret may be known, but not be empty; that it is missing is reported already.
+        if str(asked.get(name) or "") in (public if environment != "dev" else ("",) if name in asked else ()):
             yield (
                 f"{name} is not set, or is one that everybody knows. Set it in group_vars/{environment}/vault.yml: "
                 f"{vault_advice(environment)}"
@@ -518,9 +573,9 @@ def check_people(asked: Variables) -> Problems:
 
 
 CHECKS: tuple[Callable[[Variables], Problems], ...] = (
+    check_values,
     check_groups,
     check_names,
-    check_values,
     check_logs,
     check_host,
     check_periods,
@@ -540,7 +595,21 @@ CHECKS: tuple[Callable[[Variables], Problems], ...] = (
 
 def problems_of(asked: Variables) -> list[str]:
     """Return everything that is wrong with what is asked for of one host: sentences that say what to do."""
-    return [problem for check in CHECKS for problem in check(asked)]
+    problems: list[str] = []
+    for check in CHECKS:
+        try:
+            problems.extend(check(asked))
+        except (TypeError, ValueError, AttributeError, LookupError):  # noqa: PERF203 - each may stumble
+            # Only over a value of another type, which `check_values` has reported.
+            if not problems:
+                raise
+    return problems
+
+
+def without_echoes(problems: list[str]) -> list[str]:
+    """Return sentences without those that repeat another one as a whole, as the error of a template does."""
+    unique = list(dict.fromkeys(problems))
+    return [one for one in unique if not any(other != one and other in one for other in unique)]
 
 
 def is_current(component: Component, variables: Variables) -> bool:
@@ -569,7 +638,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if ours and not components_of(variables["group_names"]):
             return {**result, "fetch": []}  # a host that the platform does not manage
         asked, undefined = self.resolve(variables)
-        problems = undefined + problems_of(asked)
+        problems = without_echoes(undefined + problems_of(asked))
         if problems:
             result["failed"] = True
             result["msg"] = "Nothing was changed. " + " ".join(f"({n}) {text}" for n, text in enumerate(problems, 1))
@@ -589,15 +658,26 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         merged, templar = variables_with_defaults(variables, self._templar, self._loader)
         ours = [str(name) for name in variables if str(name).startswith(prefixes())]
         asked["set_names"] = [name for name in ours if name not in options_of("platform")]
+        known = known_names()
+        asked["other_names"] = [
+            str(name)
+            for name in variables
+            if name not in known and not str(name).startswith(OTHERS_PREFIXES + prefixes())
+        ]
         undefined: list[str] = []
+        unresolved = asked["unresolved"] = set()
         for name in [str(name) for name in merged if str(name).startswith(prefixes())]:
+            count = len(undefined)
             asked[name] = self.value_of(merged[name], name, templar, undefined)
+            if len(undefined) > count:
+                unresolved.add(name)
         topology = Topology(variables["inventory_hostname"], variables["groups"], variables["hostvars"])
         for family in ("platform_logs", *FAMILIES):
             try:
                 asked[family] = topology.logs() if family == "platform_logs" else topology.contributions(family)
             except AnsibleError as error:  # noqa: PERF203 - each is reported
                 undefined.append(str(error))
+                unresolved.add(family)
         return asked, list(dict.fromkeys(undefined))
 
     def value_of(self, template: Any, name: str, templar: Any, problems: list[str]) -> Any:

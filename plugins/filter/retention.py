@@ -8,8 +8,9 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-PERIOD = re.compile(r"(\d+)([hdwy])")
+PERIOD = re.compile(r"([0-9]{1,7})([hdwy])")
 SHORTEST_HOURS = 24
+LONGEST_YEARS = 100  # Loki counts nanoseconds, which end after 292 years
 HOURS = {"h": 1, "d": 24, "w": 7 * 24, "y": 365 * 24}
 # Loki's own spelling of a duration, which settings merged over the role's may have.
 LOKI_HOURS = {**HOURS, "ms": 1 / 3_600_000, "s": 1 / 3600, "m": 1 / 60}
@@ -23,8 +24,10 @@ def retention_problem(period: object) -> str:
     match = PERIOD.fullmatch(str(period))
     if not match:
         return f"is {period!r}, which is no period: write a number and h, d, w or y, such as 31d"
-    is_too_short = int(match[1]) * HOURS[match[2]] < SHORTEST_HOURS
-    return f"is {period!r}: Loki keeps every line for {SHORTEST_HOURS}h at least" if is_too_short else ""
+    hours = int(match[1]) * HOURS[match[2]]
+    if hours > LONGEST_YEARS * HOURS["y"]:
+        return f"is {period!r}: the longest retention is {LONGEST_YEARS}y"
+    return f"is {period!r}: Loki keeps every line for {SHORTEST_HOURS}h at least" if hours < SHORTEST_HOURS else ""
 
 
 def duration_hours(duration: str) -> int:

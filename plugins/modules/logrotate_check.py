@@ -11,14 +11,13 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
-from fnmatch import fnmatchcase
-from functools import cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.logstead.platform.plugins.module_utils.check_memory import remember
+from ansible_collections.logstead.platform.plugins.module_utils.log_paths import paths_meet
 
 DOCUMENTATION = r"""
 module: logrotate_check
@@ -118,38 +117,6 @@ def paths_in(text: str) -> Iterator[str]:
                 for quoted, plain in re.findall(r"[\"']([^\"']+)[\"']|([^\s\"']+)", heads):
                     yield quoted or plain
                 heads, in_rule = "", "}" not in rest
-
-
-def elements_of(pattern: str) -> tuple[str, ...]:
-    """Split one name's pattern into what matches one character each, and stars."""
-    return tuple(re.findall(r"\[[!^]?\]?[^\]]*\]|.", pattern))
-
-
-@cache
-def names_meet(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    """Tell whether some name matches both patterns."""
-    if not one or not other:
-        return all(element == "*" for element in one + other)
-    if one[0] == "*":
-        return names_meet(one[1:], other) or names_meet(one, other[1:])
-    if other[0] == "*":
-        return names_meet(other, one)
-    return characters_meet(one[0], other[0]) and names_meet(one[1:], other[1:])
-
-
-def characters_meet(one: str, other: str) -> bool:
-    """Tell whether some character matches both; two classes are taken to."""
-    if len(one) > 1 and len(other) > 1:
-        return True
-    if len(other) > 1 or other == "?":
-        one, other = other, one
-    return one == "?" or fnmatchcase(other, one.replace("[^", "[!"))
-
-
-def paths_meet(one: str, other: str) -> bool:
-    """Tell whether some path matches both patterns: a wildcard never matches a slash."""
-    parts, others = one.split("/"), other.split("/")
-    return len(parts) == len(others) and all(names_meet(elements_of(a), elements_of(b)) for a, b in zip(parts, others))
 
 
 def rules_of_others(patterns: Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from ansible_collections.logstead.platform.plugins.filter import logrotate_rules as rules
 from ansible_collections.logstead.platform.plugins.module_utils import check_memory
+from ansible_collections.logstead.platform.plugins.module_utils.log_paths import paths_meet
 from ansible_collections.logstead.platform.plugins.modules import logrotate_check as check
 
 from roles.logrotate.files import logstead_logs as tool
@@ -93,8 +94,8 @@ def test_the_tool_gets_sizes_in_bytes() -> None:
     ],
 )
 def test_patterns_meet_if_some_path_matches_both(one: str, other: str, meet: bool) -> None:
-    assert check.paths_meet(one, other) is meet
-    assert check.paths_meet(other, one) is meet
+    assert paths_meet(one, other) is meet
+    assert paths_meet(other, one) is meet
 
 
 def test_the_paths_of_other_rules_are_found_between_options_and_scripts() -> None:

@@ -190,7 +190,7 @@ def test_containers_need_nothing_more_than_where_their_images_are() -> None:
     "registry", ["https://registry.example.org", "registry.example.org/", "upstream", "a b.example"]
 )
 def test_a_registry_is_a_host_and_no_address(registry: str) -> None:
-    assert "it is a registry's host" in only_problem(**{**IN_CONTAINERS, "platform_image_registry": registry})
+    assert "expected a registry's host" in only_problem(**{**IN_CONTAINERS, "platform_image_registry": registry})
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,68 @@ def test_an_unknown_log_level_is_refused() -> None:
 def test_a_port_that_is_no_number_is_refused_once() -> None:
     problem = only_problem(loki_http_port="three")
     assert "loki_http_port" in problem
-    assert "(role loki; its README says what each variable means)" in problem
+    assert "expected a TCP port" in problem
+
+
+@pytest.mark.parametrize("port", [-5, 0, 65536, 99999, "\uff13\uff11\uff10\uff11"])
+def test_a_port_that_there_is_not_is_refused(port: object) -> None:
+    assert only_problem(loki_http_port=port).endswith("expected a TCP port from 1 to 65535.")
+
+
+def test_a_port_of_roots_needs_a_unit_that_may_listen_on_it() -> None:
+    assert "may not listen on a port below 1024" in only_problem(loki_http_port=443)
+    capability = {"Service": {"AmbientCapabilities": "CAP_NET_BIND_SERVICE"}}
+    assert problems_of(asked(loki_http_port=443, loki_unit_overrides=capability)) == []
+
+
+def test_a_wrong_value_that_others_have_by_default_is_reported_once() -> None:
+    changed = {"platform_retention": "forever", "loki_retention": "forever"}
+    assert only_problem(**changed, set_names=[]).startswith("platform_retention is 'forever'")
+    assert len(problems_of(asked(**changed, set_names=["loki_retention"]))) == 2
+
+
+@pytest.mark.parametrize("period", ["\uff13\uff11d", "99999999y", "101y", "31d\n"])
+def test_a_period_of_other_digits_or_without_an_end_is_refused(period: str) -> None:
+    assert only_problem(platform_retention=period).startswith("platform_retention is ")
+
+
+@pytest.mark.parametrize("limit", ["lots", "512m", "1K", "-1G", "101%", "0%", "\u0665G", "1G\nUser=root"])
+def test_a_memory_limit_that_systemd_ignores_is_refused(limit: str) -> None:
+    assert "loki_memory_max is" in only_problem(loki_memory_max=limit)
+
+
+@pytest.mark.parametrize("limit", ["infinity", "512M", "1.5G", "25%", 1073741824])
+def test_a_memory_limit_of_systemds_is_accepted(limit: object) -> None:
+    assert problems_of(asked(loki_memory_max=limit)) == []
+
+
+def test_a_secret_is_not_shown_in_a_message() -> None:
+    assert "hunter2" not in only_problem(grafana_admin_password="hunter2\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("plattform_retention", "platform_retention"),
+        ("platfrom_log_level", "platform_log_level"),
+        ("Loki_http_port", "loki_http_port"),
+        ("promtial_memory_max", "promtail_memory_max"),
+        ("demoapp_log_folder", "demo_app_log_folder"),
+    ],
+)
+def test_a_misspelt_prefix_is_found(name: str, meant: str) -> None:
+    assert only_problem(other_names=[name]) == f"{name} is an unknown variable; did you mean {meant}?"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("vault_grafana_admin_password", "my_loki_retention", "app_http_port", "nginx_http_port", "grafana2_version"),
+        *("app_environment", "log_level", "mirror_url", "docker_memory_max", "postgres_version", "environment"),
+    ],
+)
+def test_a_users_own_variable_is_not_taken_for_a_misspelt_one(name: str) -> None:
+    assert problems_of(asked(other_names=[name])) == []
 
 
 def test_a_variable_that_is_needed_and_missing_is_named() -> None:
@@ -396,7 +457,7 @@ def test_a_component_that_needs_loki_says_so_where_there_is_none(component: str,
 @pytest.mark.parametrize("address", ["logs.example.org", "localhost", "10.0.0.256"])
 def test_a_loki_for_several_hosts_needs_an_ip_address(address: str) -> None:
     problem = only_problem(loki_http_listen_address=address)
-    assert problem.startswith(f"loki_http_listen_address is '{address}', which is no IP address to listen on. Set")
+    assert problem.startswith(f"loki_http_listen_address is '{address}'; expected an IP address to listen on. Set")
     assert problems_of(asked(loki_http_listen_address=address, group_names=["prod", "promtail"])) == []
 
 
@@ -427,7 +488,7 @@ def test_a_secret_that_everybody_knows_is_refused_outside_of_dev(environment: st
         f"`ansible-vault create` opens a new one; in a checkout, `make vault-init ENV={environment}` makes it with "
         "random secrets."
     )
-    assert problems_of(asked(platform_environment="dev", **{name: value})) == []
+    assert problems_of(asked(platform_environment="dev", **{name: value or "admin"})) == []
 
 
 @pytest.mark.parametrize("name", ["grafana_admin_password", "grafana_secret_key"])
@@ -516,7 +577,7 @@ def test_two_gateways_are_refused() -> None:
 @pytest.mark.parametrize("url", ["", "http://logs.example.org:3102", "logs.example.org", "https://logs.example.org/x"])
 def test_the_gateway_of_another_inventory_needs_an_https_address(url: str) -> None:
     changed = {"group_names": ["prod", "promtail"], "groups": {"promtail": ["a"]}, "platform_gateway_url": url}
-    problem = only_problem_of_tenants(**changed, promtail_loki_url=url)
+    problem = only_problem_of_tenants(**changed, promtail_loki_url=url, set_names=[])
     assert problem.startswith(f"platform_gateway_url is {url!r}")
     assert "such as https://logs.example.org:3102" in problem
 

@@ -157,6 +157,70 @@ def test_an_invalid_entry_of_a_log_is_named(entry: Any, problem: str) -> None:
             read(logs)
 
 
+WRONG_ENTRIES: list[tuple[dict[str, Any], str]] = [
+    ({"path": "var/log/x.log"}, "path is 'var/log/x.log'; expected an absolute path"),
+    ({"path": "/var/log/x.log\n/etc/shadow"}, "path is '/var/log/x.log\\n/etc/shadow'"),
+    ({"path": "/var/log/../../etc/shadow"}, "without .."),
+    ({"path": "/x", "job": "a{b}"}, "job is 'a{b}'; expected a name"),
+    ({"path": "/x", "job": ""}, "job is ''"),
+    ({"path": "/x", "job": "a\nb"}, "job is 'a\\nb'"),
+    ({"path": "/x", "exclude": "x*"}, "exclude is 'x*'; expected an absolute path"),
+    ({"path": "/x", "labels": {"my-label": "x"}}, "labels: the name is 'my-label'; expected a label name"),
+    ({"path": "/x", "labels": {"__path__": "/etc/shadow"}}, "the name is '__path__'"),
+    ({"path": "/x", "labels": {"level": "INFO"}}, "none of those that the platform sets"),
+    ({"path": "/x", "labels": {"host": "evil"}}, "the name is 'host'"),
+    ({"path": "/x", "labels": {"team": None}}, "labels: team is null"),
+    ({"path": "/x", "labels": {"team": ""}}, "labels: team is ''"),
+    ({"path": "/x", "labels": ["team"]}, "expected labels by name"),
+    ({"path": "/x", "rotation": {"max_size": "lots"}}, "rotation: max_size is 'lots'; expected bytes with a suffix"),
+    ({"path": "/x", "rotation": {"keep": -1}}, "rotation: keep is -1"),
+    ({"path": "/x", "rotation": {"owner": "root\nsu root"}}, "rotation: owner is"),
+    ({"path": "/x", "rotation": {"mode": "rw"}}, "rotation: mode is 'rw'"),
+]
+
+
+@pytest.mark.parametrize(("entry", "problem"), WRONG_ENTRIES, ids=[problem for _, problem in WRONG_ENTRIES])
+def test_a_wrong_value_of_a_log_is_refused(entry: dict[str, Any], problem: str) -> None:
+    (found,) = find_problems({"shop": {"rotation": "never", **entry}})
+    assert found.startswith("platform_logs: shop: ")
+    assert problem in found
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/var/log//demo-app/app.log", "/var/log/./demo-app/app.log", "//var/log/demo-app/app.log"),
+        *(
+            "/var/log/demo-app/a*.log",
+            "/var/log/*/app.log",
+            "/var/log/**/app.log",
+            "/var/**",
+            "/var/log/demo-app/???.log",
+        ),
+    ],
+)
+def test_one_file_in_two_spellings_is_refused(path: str) -> None:
+    logs = default_logs("/var/log/demo-app", "fastapi-demo", has_demo_app=True)
+    problems = list(find_problems({**logs, "shop": {"path": path, "rotation": "elsewhere"}}))
+    assert problems
+    assert "platform_logs: shop and demo-app both name what may be one file, /var/log/demo-app/app.log" in problems[0]
+    assert "each line would be sent twice" in problems[0]
+
+
+def test_a_file_may_be_named_twice_if_only_one_entry_collects_it_and_only_one_rotates_it() -> None:
+    logs = default_logs("/var/log/demo-app", "fastapi-demo", has_demo_app=True)
+    collected = {"path": "/var/log/demo-app/error*", "rotation": "elsewhere"}
+    assert list(find_problems({**logs, "errors": collected})) == []
+    rotated = {**collected, "collect": False, "rotation": {"keep": 3}}
+    assert "the log would be rotated twice" in "".join(find_problems({**logs, "errors": rotated}))
+
+
+def test_a_file_that_a_pattern_excludes_is_named_once() -> None:
+    logs = default_logs("/var/log/demo-app", "fastapi-demo", has_demo_app=True)
+    others = {"path": "/var/log/demo-app/*.log", "exclude": "/var/log/demo-app/a*.log", "rotation": "never"}
+    assert list(find_problems({**logs, "shop": others})) == []
+
+
 # --- Records ----------------------------------------------------------------------------------------------------------
 
 
