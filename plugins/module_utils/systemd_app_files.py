@@ -27,6 +27,10 @@ except ImportError:  # the host has no library of it
     selinux = None
 
 UNIT_FOLDER = Path("/etc/systemd/system")
+# systemd applies what it only says this of.
+APPLIED_ALL_THE_SAME = re.compile(r"please use|deprecated|obsolete|not safe")
+# In a unit, or in the command line of its container, whose groups have their numbers where they exist.
+NAMED_GROUPS = re.compile(r"^SupplementaryGroups=(.*)$|--group-add=([A-Za-z_][\w-]*)", re.MULTILINE)
 
 
 class FilesError(Exception):
@@ -132,12 +136,18 @@ def diff_of_absent(path: Path) -> dict[str, str]:
     return {"before_header": str(path), "after_header": f"{path} (absent)", "before": "", "after": ""}
 
 
+def number_of_group_name(name: str) -> int | None:
+    """Return the number of a group, or None where there is none."""
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        return None
+
+
 def number_of_group(found: re.Match[str]) -> str:
     """Return the number of a group, or the name where there is none."""
-    try:
-        return str(grp.getgrnam(found[1]).gr_gid)
-    except KeyError:
-        return found[1]
+    number = number_of_group_name(found[1])
+    return found[1] if number is None else str(number)
 
 
 def name_of_user(uid: int) -> str:
@@ -190,6 +200,35 @@ def check(file: File, staged: Path, folder: Path, image: str | None) -> None:
                 f"{file.path} was refused by `{command}` (exit code {result.returncode}); the old files stay in place. "
                 f"Mend the variable that it comes from. It said:\n{result.stdout.strip()}"
             )
+
+
+def check_unit(file: File, staged: Path) -> None:
+    """Raise FilesError if systemd would leave out a line of a unit, for which it only warns, or not load it.
+
+    It is judged by itself: the program that it starts, its user and its group may be yet to come.
+    """
+    if not shutil.which("systemd-analyze"):
+        return
+    told = run(["systemd-analyze", "verify", "%s"], staged.resolve()).stdout
+    lines = re.findall(rf"^{re.escape(str(staged.resolve()))}:(\d+): (.*)$", told, re.MULTILINE)
+    found = [f"line {number}: {text}" for number, text in lines if not APPLIED_ALL_THE_SAME.search(text)]
+    found += re.findall(rf"^{re.escape(staged.name)}: (.* Refusing\.)$", told, re.MULTILINE)
+    if found:
+        raise FilesError(
+            f"{file.path} was refused by `systemd-analyze verify`; the old files stay in place. Fix the variable that "
+            "it comes from, such as its role's …_unit_overrides. It said:\n" + "\n".join(dict.fromkeys(found))
+        )
+
+
+def check_groups(file: File) -> None:
+    """Raise FilesError if a unit names a supplementary group that the host doesn't have: it would not start."""
+    for words in NAMED_GROUPS.findall(file.text):
+        for group in " ".join(words).split():
+            if not group.isdigit() and number_of_group_name(group) is None:
+                raise FilesError(
+                    f"{file.path} names the group {group}, which this host doesn't have; the old files stay in place. "
+                    "Create the group, or remove it from the variable that it comes from."
+                )
 
 
 def move_in(file: File, staged: Path) -> None:
@@ -294,6 +333,10 @@ def put_in_place(  # noqa: PLR0913 - one host's files, and how they are handled
             # Before the first installation the program that would check the file isn't there yet.
             if file.validate and not (check_mode and not can_check(file, image)):
                 check(file, staged[str(file.path)], folder, image)
+        for file in (file for file in different if file.path.parent == UNIT_FOLDER):
+            check_unit(file, staged[str(file.path)])
+            if not check_mode:  # other roles may create it in the same run
+                check_groups(file)
         if not check_mode and diffs:
             announce({**moving, unit: moving.get(unit, []) + superfluous})
             for file in different:

@@ -57,6 +57,8 @@ description:
   - All files are first written to a private directory, where those that differ are verified by their own
     O(files[].validate) commands. Only when all of them pass are the files moved into place, in the order given, each by
     a rename. A configuration that the program refuses so never gets to where a restart would read it.
+  - A unit is verified by C(systemd-analyze verify), and refused if systemd would leave out one of its lines, or if the
+    host lacks a supplementary group that it names.
   - Then the unit is enabled, started if it isn't running, and restarted or reloaded if its process has not loaded what
     is on disk. C(/var/lib/logstead/UNIT.json) records what it has loaded, so a run that was interrupted before is
     completed by the next one. No clock is compared unless nothing is recorded.
@@ -206,7 +208,6 @@ EXAMPLES = r"""
         validate: ["/opt/loki/current/loki -verify-config -config.file=%s"]
       - path: /etc/systemd/system/loki.service
         content: "{{ loki_unit | logstead.platform.to_unit }}"
-        validate: [systemd-analyze verify %s]
     reads: [/opt/loki/current]
     ready_url: http://127.0.0.1:3100/ready
     ready_body: ^ready

@@ -470,3 +470,75 @@ def test_a_real_run_without_the_program_that_checks_fails_and_changes_nothing(
 def test_a_file_has_either_a_content_or_a_secret(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_main(capsys, host.file("a", "x", secret=SECRET))[0]["failed"] is True
     assert run_main(capsys, host.file("a", None))[0]["failed"] is True
+
+
+# --- Units ------------------------------------------------------------------------------------------------------------
+
+SOUND_UNIT = """# Managed by logstead
+[Unit]
+Description=Toy
+X-Release=1
+After=network-online.target
+[Service]
+ExecStart=/opt/toy/current/toy --url=http://127.0.0.1:1/%%n
+User=toy-that-is-yet-to-come
+SupplementaryGroups={groups}
+MemoryMax={memory}
+{more}
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def unit_text(memory: str = "25%", groups: str = "root", more: str = "") -> str:
+    return SOUND_UNIT.format(memory=memory, groups=groups, more=more)
+
+
+@pytest.fixture
+def unit_folder(host: Host, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the host's units."""
+    monkeypatch.setattr(module, "UNIT_FOLDER", host.etc / "toy")
+    return host.etc / "toy"
+
+
+@pytest.mark.usefixtures("unit_folder")
+def test_a_unit_whose_program_and_user_are_yet_to_come_is_accepted(host: Host) -> None:
+    assert host.converge(host.file(UNIT, unit_text(), validate=[]))["restart"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (unit_text(memory="lots"), "line 10: Invalid memory limit 'lots', ignoring"),
+        (unit_text(more="NoSuchDirective=x"), "line 11: Unknown key.*NoSuchDirective.*ignoring"),
+        (unit_text(more="Nice=99"), "line 11: Nice priority out of range, ignoring"),
+        (unit_text(more="Environment=X=%Q"), "line 11: Failed to resolve specifiers in X=%Q, ignoring"),
+        (unit_text(more="[Sevice]\nNice=1"), "line 11: Unknown section 'Sevice'"),
+        (unit_text().replace("ExecStart", "#"), "Service has no ExecStart=.* Refusing"),
+    ],
+)
+@pytest.mark.parametrize("check_mode", [False, True])
+@pytest.mark.usefixtures("unit_folder")
+def test_a_unit_with_a_line_that_systemd_would_ignore_is_refused(
+    host: Host, text: str, problem: str, check_mode: bool
+) -> None:
+    host.converge(host.file(UNIT, unit_text(), validate=[]), host.file("toy.conf"))
+    before = host.texts()
+    with pytest.raises(module.FilesError, match=f"toy.service was refused by `systemd-analyze verify`(.|\n)*{problem}"):
+        host.converge(host.file("toy.conf", "other\n"), host.file(UNIT, text, validate=[]), check_mode=check_mode)
+    assert host.texts() == before
+
+
+@pytest.mark.usefixtures("unit_folder")
+def test_a_unit_that_systemd_applies_with_a_remark_is_accepted(host: Host) -> None:
+    assert host.converge(host.file(UNIT, unit_text(more="MemoryLimit=1G"), validate=[]))["restart"]
+
+
+@pytest.mark.parametrize("more", ["", "ExecStartPre=/usr/bin/podman run --group-add=no-such-group x"])
+@pytest.mark.usefixtures("unit_folder")
+def test_a_unit_with_a_group_that_the_host_lacks_is_refused_but_not_in_check_mode(host: Host, more: str) -> None:
+    text = unit_text(groups="root" if more else "root no-such-group 4", more=more)
+    with pytest.raises(module.FilesError, match="names the group no-such-group, which this host doesn't have"):
+        host.converge(host.file(UNIT, text, validate=[]))
+    assert host.texts() == {}
+    assert host.converge(host.file(UNIT, text, validate=[]), check_mode=True)["restart"]
