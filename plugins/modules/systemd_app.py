@@ -64,7 +64,7 @@ description:
     completed by the next one. No clock is compared unless nothing is recorded.
   - Then the module waits until the service is ready, that is until O(ready_url) gives the expected answer. If it isn't
     ready in time, or doesn't accept what it reloads, the files and the release that ran before are restored and started
-    again, and the module fails.
+    again, and the module fails. A service that was stopped gets its files back and is stopped again.
   - Finally, leftovers of the other runtime, a release or a container, are removed.
 attributes:
   check_mode:
@@ -325,6 +325,21 @@ def go_back(parameters: dict[str, Any], copies: list[Copy], home: Path, change: 
     return "\nWhat ran before was put back and runs again."
 
 
+def stop_as_before(unit: str, copies: list[Copy], home: Path) -> str:
+    """Put back what a unit that was stopped had before, stop it, and say so; do nothing after a first installation."""
+    has_other_release = go_back_to_proven(home)
+    if not has_other_release and all(copy.content is None for copy in copies):
+        return ""
+    for copy in copies:
+        copy.put_back()
+    try:
+        carry_out(unit, "daemon-reload")
+        carry_out(unit, "stop")
+    except UnitError as error:
+        return f"\nWhat was there before was put back, but: {error}"
+    return "\nWhat was there before was put back, and the service is stopped as it was."
+
+
 def converge(parameters: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """Bring files and unit into the wanted state; return the module's result."""
     unit, image = parameters["unit"], parameters["image"]
@@ -364,9 +379,12 @@ def converge(parameters: dict[str, Any], check_mode: bool) -> dict[str, Any]:
             remember(state, unit, reads)
             wait(parameters)
         except UnitError as error:
-            back = (
-                "" if "start" in own else go_back(parameters, copies, home, "reload" if "reload" in own else "restart")
-            )
+            if "start" not in own:
+                back = go_back(parameters, copies, home, "reload" if "reload" in own else "restart")
+            else:
+                # One that was failing has nothing to go back to.
+                was_stopped = shown[unit]["ActiveState"] == "inactive"
+                back = stop_as_before(unit, copies, home) if was_stopped else ""
             if back.endswith("runs again."):
                 remember(state, unit, reads)
             raise UnitError(f"{error}{back}") from error

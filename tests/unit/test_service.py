@@ -423,6 +423,29 @@ def test_what_a_service_does_not_take_is_put_back_and_reloaded(
     assert systemd.asked()[1:] == [f"reload {UNIT}", "daemon-reload", f"reload {UNIT}"]
 
 
+def test_a_stopped_service_that_does_not_get_ready_has_its_old_files_back_and_is_stopped(
+    systemd: Systemd, service: Answers, capsys: pytest.CaptureFixture[str], loaded: dict[str, Any]
+) -> None:
+    systemd.has(ActiveState="inactive")
+    service.all = [(500, "broken")]
+    result = run_main(service, capsys, files=[{**loaded, "content": "new\n"}])
+    assert "What was there before was put back, and the service is stopped as it was." in result["msg"]
+    assert Path(loaded["path"]).read_text() == "text\n"
+    assert systemd.asked()[-2:] == ["daemon-reload", f"stop {UNIT}"]
+
+
+@pytest.mark.parametrize("state", ["inactive", "failed"])
+def test_a_first_start_that_fails_leaves_the_files_to_look_at(
+    systemd: Systemd, service: Answers, capsys: pytest.CaptureFixture[str], wanted: dict[str, Any], state: str
+) -> None:
+    systemd.has(ActiveState=state)
+    service.all = [(500, "broken")]
+    result = run_main(service, capsys, files=[wanted])
+    assert result["failed"] is True
+    assert "put back" not in result["msg"]
+    assert Path(wanted["path"]).read_text() == "text\n"
+
+
 def test_a_run_that_was_interrupted_before_the_reload_is_made_up_for(
     systemd: Systemd, service: Answers, capsys: pytest.CaptureFixture[str], loaded: dict[str, Any]
 ) -> None:
