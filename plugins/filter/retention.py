@@ -8,7 +8,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-PERIOD = re.compile(r"([0-9]{1,7})([hdwy])")
+PERIOD = re.compile(r"([0-9]{1,12})([hdwy])")
 SHORTEST_HOURS = 24
 LONGEST_YEARS = 100  # Loki counts nanoseconds, which end after 292 years
 HOURS = {"h": 1, "d": 24, "w": 7 * 24, "y": 365 * 24}

@@ -178,7 +178,7 @@ VERSION = matching(
 BUILD = matching("a number of digits", r"\d{1,20}")
 # Such as those of a unit's ReadWritePaths=, where a % or a space would mean something else.
 PATH = matching(
-    "an absolute path of ASCII letters, digits and . _ @ + -, without ..", r"(/[\w.@+-]+)+/?", has_no_parent
+    "an absolute path without .., of ASCII letters, digits and . _ @ + -", r"(/[\w.@+-]+)+/?", has_no_parent
 )
 LOG_PATH = Kind(
     "an absolute path, where * and ** are wildcards, without .. and control characters",

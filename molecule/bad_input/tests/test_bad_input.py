@@ -25,7 +25,27 @@ class Case:
     advice: str
 
 
+def value(name: str, given: Any, problem: str, advice: str = "; expected ") -> Case:
+    """Return the case of one variable with a wrong value."""
+    return Case({name: given}, f"{name}{problem}", advice)
+
+
+# A line of a unit's, by way of a value in another.
+INJECTED = "\nExecStartPre=/usr/bin/touch /etc/injected"
 RETENTION = {"loki_retention_by_level": {"DEBUG": "12h", "debug": "3d"}}
+WRONG_LOGS: dict[str, dict[str, Any]] = {
+    "relative": {"path": "var/log/x.log"},
+    "lines": {"path": "/var/log/x.log\n/etc/shadow"},
+    "job": {"job": "a{b}"},
+    "label": {"labels": {"my-label": "x"}},
+    "own-path": {"labels": {"__path__": "/etc/shadow"}},
+    "platforms": {"labels": {"level": "INFO"}},
+    "nothing": {"labels": {"team": None}},
+    "slashes": {"path": "/var/log//demo-app/app.log"},
+    "pattern": {"path": "/var/log/demo-app/a*.log"},
+}
+NEVER = {"rotation": "never"}
+LOGS = {"platform_logs": {name: {"path": f"/var/log/{name}.log", **NEVER, **own} for name, own in WRONG_LOGS.items()}}
 DASHBOARDS = {"grafana_dashboards": [{"file": "none.json"}, {"title": "Shop"}]}
 # The preflight tells all problems of a host at once, so the cases of one run share it.
 RUNS: dict[str, dict[str, Case]] = {
@@ -44,7 +64,7 @@ RUNS: dict[str, dict[str, Case]] = {
             {"promtail_loki_url": ""}, "there is no Loki", "put a host in the group loki"
         ),
         "address that is none": Case(
-            {"loki_http_listen_address": "logs.example"}, "is no IP address", "Set platform_address"
+            {"loki_http_listen_address": "logs.example"}, "expected an IP address", "Set platform_address"
         ),
         "log without a path": Case(
             {"platform_logs": {"shop": {"rotation": "never"}}},
@@ -56,6 +76,58 @@ RUNS: dict[str, dict[str, Case]] = {
             DASHBOARDS, "grafana_dashboards", "title and job, and maybe uid, folder and panels"
         ),
         "account without a password": Case({"grafana_org_users": [{"login": "ada"}]}, "password", "grafana_org_users"),
+    },
+    # One of each kind; tests/unit/test_wrong_values.py tries all variables with all wrong values.
+    "values": {
+        case.problem: case
+        for case in (
+            value("loki_http_port", -5, " is -5", "a TCP port from 1 to 65535"),
+            value("loki_grpc_port", 99999, " is 99999", "a TCP port from 1 to 65535"),
+            value("promtail_http_port", 80, " is 80", "AmbientCapabilities: CAP_NET_BIND_SERVICE"),
+            value("demo_app_http_port", "\uff18\uff10\uff10\uff10", " is "),
+            value("loki_memory_max", "lots", " is 'lots'", "bytes with a suffix"),
+            value("promtail_memory_max", "512m", " is '512m'", "bytes with a suffix"),
+            value("grafana_memory_max", "%n", " is '%n'"),
+            value("loki_unit_overrides", {"Service": {"Nice": f"1{INJECTED}"}}, ": Service: 'Nice' is "),
+            value("grafana_unit_overrides", {"Sevice": {"Nice": 1}}, " has the section 'Sevice'"),
+            value("promtail_unit_overrides", "Nice=1", " is 'Nice=1'; expected a dict", ""),
+            value("promtail_groups", [f"adm{INJECTED}"], "[1] is ", "the name of a user or group"),
+            value("promtail_journal_enabled", "maybe", "", "bool"),
+            value("promtail_sampling", None, " is null", "give it a value, or remove it"),
+            value("platform_environment", 'de"v', " is 'de\"v'", "a name of ASCII letters, digits, - and _"),
+            value("platform_retention", "\uff13\uff11d", " is ", "such as 31d"),
+            value("loki_retention", "99999999y", " is '99999999y'", "the longest retention is 100y"),
+            value("platform_address", "300.1.1.1", " is '300.1.1.1'"),
+            value("platform_grafana_url", "http://a b", " is 'http://a b'"),
+            value("platform_loki_url", "loki:3101", " is 'loki:3101'"),
+            value("loki_instance_address", "localhost", " is 'localhost'"),
+            value("loki_version", "../3", " is '../3'"),
+            value("loki_checksum", "abc", " is 'abc'", "64 hex digits"),
+            value("demo_app_log_folder", "var/log/app", " is 'var/log/app'", "an absolute path"),
+            value("demo_app_log_group", "adm\x00", " is "),
+            value("demo_app_service_name", "a{b}", " is 'a{b}'"),
+            value("demo_app_otlp_endpoint", "ftp://x", " is 'ftp://x'"),
+            value("grafana_admin_user", "a b", " is 'a b'"),
+            value("grafana_org_name", "x\u202egpj", " is ", "control characters"),
+            value("logrotate_interval_minutes", -1, " is -1", "minutes from 1 to 1440"),
+            value("logrotate_journal_max_use", f"1G{INJECTED}", " is "),
+            value("logrotate_journal_max_age", "31", " is '31'", "a time span of systemd"),
+            Case({"plattform_log_level": "INFO"}, "plattform_log_level is an unknown variable", "platform_log_level?"),
+        )
+    },
+    "logs": {
+        case.problem: case
+        for case in (
+            Case(LOGS, "platform_logs: relative: path is 'var/log/x.log'", "an absolute path"),
+            Case(LOGS, "platform_logs: lines: path is ", "control characters"),
+            Case(LOGS, "platform_logs: job: job is 'a{b}'", "a name of ASCII letters"),
+            Case(LOGS, "platform_logs: label: labels: the name is 'my-label'", "a label name"),
+            Case(LOGS, "platform_logs: own-path: labels: the name is '__path__'", "does not begin with __"),
+            Case(LOGS, "platform_logs: platforms: labels: the name is 'level'", "those that the platform sets"),
+            Case(LOGS, "platform_logs: nothing: labels: team is null", "one line of text"),
+            Case(LOGS, "platform_logs: slashes and demo-app both name", "Keep one of them"),
+            Case(LOGS, "platform_logs: pattern and demo-app both name", "Keep one of them"),
+        )
     },
     "retention and secrets": {
         "retention below a day": Case({"platform_retention": "12h"}, "platform_retention is '12h'", "24h at least"),
@@ -106,6 +178,17 @@ def test_the_run_stops_before_the_host_is_touched(host: Any, cases: dict[str, Ca
         assert any(case.problem in it and case.advice in it for it in sentences), f"{name}: {output}"
     assert "Nothing was changed" in said, output
     assert host.check_output(FINGERPRINT).splitlines() == before.splitlines(), "something has changed on the host"
+
+
+@pytest.mark.parametrize("options", [{"NoSuchDirective": "x"}, {"Nice": "99"}], ids=["unknown option", "ignored value"])
+def test_a_unit_with_a_line_that_systemd_would_ignore_is_refused(host: Any, options: dict[str, str]) -> None:
+    before = host.check_output(FINGERPRINT)
+    code, output = run_playbook("site.yml", "--check", "--tags", "loki", loki_unit_overrides={"Service": options})
+    assert code == 2, output
+    said = re.sub(r"\s+", " ", output)
+    assert "/etc/systemd/system/loki.service was refused by `systemd-analyze verify`" in said, output
+    assert "ignoring" in said, output
+    assert host.check_output(FINGERPRINT) == before
 
 
 def test_a_host_that_is_too_old_is_refused(host: Any) -> None:
