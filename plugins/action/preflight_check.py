@@ -160,10 +160,11 @@ def known_letters() -> dict[str, int]:
 
 def check_values(asked: Variables) -> Problems:
     """Check every value against the specification of its role, and the kind of value that it has to be."""
-    wrong: list[Any] = [None] * len(asked.get("unresolved", ()))
+    unresolved = asked.get("unresolved", ())
+    wrong: list[Any] = []
     for role in roles_of(asked["group_names"]):
         options = options_of(role)
-        given = {name: asked[name] for name in options if name in asked and name not in asked.get("unresolved", ())}
+        given = {name: asked[name] for name in options if name in asked and name not in unresolved}
         sound = dict(given)
         for name, value in given.items():
             problems = list(find_problems(name, value, options[name]))

@@ -25,7 +25,7 @@ INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u20
 LINE_ENDS = re.compile(r"[\t\r\n]")
 LONGEST_LINE = 1024
 SHOWN = 60  # characters of a value in a message
-SECRET = re.compile(r"password|secret|token|credential|certificate_key|routing_key")
+SECRET = re.compile(r"password|secret|token|credential|_key|loki_gateway|receivers|smtp|datasources")
 RESERVED_LABELS = ("job", "level", "host", "environment", "unit", "filename")
 YEARS = 100  # more than any retention or interval is meant to be, and less than the programs' own integers hold
 
@@ -60,12 +60,12 @@ def has_no_parent(text: str) -> bool:
 
 
 def is_address(text: str) -> bool:
-    """Tell whether a text is an IPv4 or IPv6 address."""
+    """Tell whether a text is an IPv4 or IPv6 address, without a zone, which may have any characters."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
         return False
-    return True
+    return "%" not in text
 
 
 def has_valid_host(text: str) -> bool:
@@ -86,7 +86,7 @@ def is_host(text: str) -> bool:
 
 def is_endpoint(text: str) -> bool:
     """Tell whether a text is a host and a port."""
-    return not re.search(r"[/?#@\\\s]", text) and bool(re.search(r":\d+$", text)) and has_valid_host(f"//{text}")
+    return not re.search(r"[/?#@\\\s]", text) and bool(re.search(r":[0-9]+$", text)) and has_valid_host(f"//{text}")
 
 
 def is_within_years(text: str) -> bool:
@@ -149,7 +149,7 @@ LABEL = matching(
 LABEL_VALUE = Kind(
     "one line of text, not empty and without control characters", lambda text: bool(text) and is_line(text)
 )
-ACCOUNT = matching("the name of a user or group: lower-case letters, digits, - and _", r"[a-z_][a-z0-9_-]{0,31}")
+ACCOUNT = matching("the name of a user or group: ASCII letters, digits and . _ -", r"[A-Za-z_][\w.-]{0,31}")
 LOGIN = matching("a login name of ASCII letters, digits and . _ @ + -", r"\w[\w.@+-]{0,126}")
 EMAIL = matching("an e-mail address", r"[\w.+-]+@[\w.-]+")
 UID = matching("a uid of ASCII letters, digits, - and _, at most 40 characters", r"[\w-]{1,40}")
@@ -349,6 +349,7 @@ def shown(value: object, where: str) -> str:
     if SECRET.search(where):
         return "invalid"
     text = ascii(str(value)) if isinstance(value, str) else repr(value)
+    text = re.sub(r"//[^/@]*@", "//…@", text)  # credentials of a URL
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(text)} characters)"
 
 

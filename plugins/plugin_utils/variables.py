@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ansible_collections.logstead.platform.plugins.plugin_utils.components impor
 COMMON_ROLES = {"logrotate": ("demo_app", "promtail"), "grafana_org": ("grafana",)}
 
 
+@cache
 def role_folders() -> dict[str, Path]:
     """Return the folders of all roles of the platform, and of components that are described elsewhere."""
     own = {path.name: path for path in ROLES.iterdir() if (path / "meta").is_dir()}

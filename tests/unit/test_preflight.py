@@ -266,6 +266,9 @@ def test_a_memory_limit_of_systemds_is_accepted(limit: object) -> None:
 
 def test_a_secret_is_not_shown_in_a_message() -> None:
     assert "hunter2" not in only_problem(grafana_admin_password="hunter2\n")
+    assert "hunter2" not in only_problem(platform_mirror_url=f"http://me:{'hunter2'}@mirror example.org")
+    receivers = [{"name": "ops", "webhook": {"url": "http://example.org/hunter2\x00"}}]
+    assert "hunter2" not in "".join(problems_of(asked(platform_alert_receivers=receivers)))
 
 
 @pytest.mark.parametrize(

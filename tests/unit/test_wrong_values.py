@@ -31,6 +31,7 @@ WRONG_TEXTS: dict[str, Any] = {
     "huge text": "9" * 5000,
     "non-ASCII": "Zoë",
     "newline": "x\nExecStartPre=/usr/bin/touch /tmp/x",
+    "newline in a zone": "fe80::1%x\nExecStartPre=/bin/false",
     "NUL": "x\x00y",
     "terminal escape": "\x1b[31mx",
     "line separator": "x\u2028y",
@@ -134,7 +135,7 @@ ACCEPTED: tuple[tuple[str, set[str]], ...] = (
     ("grafana_org_name", {*ANY_LINE, "empty"}),
     # Commands: of `grafana cli`, which the role grafana passes, and a script, which logrotate checks.
     ("grafana_org_command", ANY_LINE),
-    ("logrotate_rules.postrotate", {*ANY_LINE, "empty", "newline", "huge text"}),
+    ("logrotate_rules.postrotate", {*ANY_LINE, "empty", "newline", "newline in a zone", "huge text"}),
     # YAML and JSON, which quote what is in them, or an INI file with quotes. Each program checks its own.
     ("alertmanager_config_overrides", MULTIPLE_LINES),
     ("grafana_config_overrides", MULTIPLE_LINES),
@@ -294,7 +295,15 @@ def names_in_units() -> set[str]:
 def test_what_is_written_into_a_unit_can_t_mean_something_else_there() -> None:
     names = names_in_units()
     assert {"loki_memory_max", "promtail_groups", "demo_app_log_folder", "node_exporter_arguments"} <= names
-    dangerous = {"newline", "specifier", "escaped specifier", "quotes and spaces", "line that goes on", "shell"}
+    dangerous = {
+        "newline",
+        "newline in a zone",
+        "specifier",
+        "escaped specifier",
+        "quotes and spaces",
+        "line that goes on",
+        "shell",
+    }
     dangerous |= {f"{label} in it" for label in dangerous}
     assert [name for name in sorted(names) if accepted(name) & dangerous] == []
 
