@@ -34,7 +34,7 @@ from ansible_collections.logstead.platform.plugins.plugin_utils.components impor
 )
 from ansible_collections.logstead.platform.plugins.plugin_utils.logs import find_problems as log_problems
 from ansible_collections.logstead.platform.plugins.plugin_utils.topology import FAMILIES, Topology
-from ansible_collections.logstead.platform.plugins.plugin_utils.values import REGISTRY_HOST, find_problems
+from ansible_collections.logstead.platform.plugins.plugin_utils.values import ENVIRONMENT, REGISTRY_HOST, find_problems
 from ansible_collections.logstead.platform.plugins.plugin_utils.variables import (
     COMMON_ROLES,
     role_folders,
@@ -421,7 +421,7 @@ def check_credentials(asked: Variables) -> Problems:
     given = asked.get("platform_credentials") or {}
     if not has_tenants(asked) or not isinstance(given, Mapping):
         return
-    vault = f"group_vars/{environment}/vault.yml"
+    vault = vault_of(environment)
     if environment not in known:
         yield f"platform_environment is {environment}, which is none of platform_environments: add it there."
     for name in sorted(set(given) - set(known)):
@@ -534,10 +534,16 @@ def check_certificate(asked: Variables) -> Problems:
         )
 
 
+def vault_of(environment: object) -> str:
+    """Return the path of an environment's vault, without a name that is none."""
+    return f"group_vars/{environment if ENVIRONMENT.accepts(str(environment)) else '<environment>'}/vault.yml"
+
+
 def vault_advice(environment: object) -> str:
     """Say how to create an environment's vault, in a checkout and in a folder of the user's own."""
+    name = vault_of(environment).split("/")[1]
     return (
-        f"`ansible-vault create` opens a new one; in a checkout, `make vault-init ENV={environment}` makes it with "
+        f"`ansible-vault create` opens a new one; in a checkout, `make vault-init ENV={name}` makes it with "
         "random secrets."
     )
 
@@ -551,7 +557,7 @@ def check_secrets(asked: Variables) -> Problems:
         # In dev a secret may be known, but not be empty; that it is missing is reported already.
         if str(asked.get(name) or "") in (public if environment != "dev" else ("",) if name in asked else ()):
             yield (
-                f"{name} is not set, or is one that everybody knows. Set it in group_vars/{environment}/vault.yml: "
+                f"{name} is not set, or is one that everybody knows. Set it in {vault_of(environment)}: "
                 f"{vault_advice(environment)}"
             )
 

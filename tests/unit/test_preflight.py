@@ -264,6 +264,13 @@ def test_a_memory_limit_of_systemds_is_accepted(limit: object) -> None:
     assert problems_of(asked(loki_memory_max=limit)) == []
 
 
+def test_an_environment_that_is_no_name_becomes_no_path() -> None:
+    problems = problems_of(asked(platform_environment='de"v {{ 7*7 }}', grafana_secret_key=""))
+    assert problems[0].startswith("platform_environment is 'de\"v {{ 7*7 }}'; expected a name")
+    assert "group_vars/<environment>/vault.yml" in problems[1]
+    assert "7*7" not in problems[1]
+
+
 def test_a_secret_is_not_shown_in_a_message() -> None:
     assert "hunter2" not in only_problem(grafana_admin_password="hunter2\n")
     assert "hunter2" not in only_problem(platform_mirror_url=f"http://me:{'hunter2'}@mirror example.org")
