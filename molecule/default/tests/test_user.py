@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from support import REPOSITORY
+from support import REPOSITORY, eventually, journal, samples
 
 NAME = "default-debian12"
 GROUPS = ("loki", "promtail", "grafana", "demo_app", "prometheus", "alertmanager", "node_exporter")
@@ -142,7 +142,7 @@ def test_bad_input_is_named(user: Path, host: Any, inventory: dict[str, Any], sa
     assert host.check_output("find /etc /opt -xdev -printf '%p %s %T@\\n' | sort | sha256sum") == before
 
 
-def test_a_component_of_ones_own_is_checked_and_installed(user: Path, play: Play, host: Any) -> None:
+def test_a_component_of_ones_own_is_installed_run_scraped_and_removed(user: Path, play: Play, host: Any) -> None:
     """It has a role with a record, a group in the inventory, and one line in site.yml."""
     shutil.copytree(TOY, user / "roles/toy")
     inventory = yaml.safe_load((user / "inventory.yml").read_text())
@@ -158,7 +158,23 @@ def test_a_component_of_ones_own_is_checked_and_installed(user: Path, play: Play
 
     code, output = play("site.yml")
     assert code == 0, output
-    assert host.service("toy").is_running
+    up = 'up{job="toy"} == 1'
+    assert eventually(lambda: samples(host, up), seconds=60, otherwise=lambda: journal(host, "toy", "prometheus"))
+
+    for verb, state in (("status", "running"), ("stop", "stopped"), ("start", "running"), ("restart", "running")):
+        started = host.check_output("systemctl show --property ExecMainStartTimestampMonotonic --value toy.service")
+        code, output = play(f"logstead.platform.{verb}", component="toy")
+        assert code == 0, output
+        _, output = play("logstead.platform.status", component="toy")
+        assert re.search(rf"toy +{state}", output), output
+        again = host.check_output("systemctl show --property ExecMainStartTimestampMonotonic --value toy.service")
+        assert (started != again) == (verb in ("start", "restart"))
+
+    code, output = play("logstead.platform.clean", component="toy", clean_confirmed=True, clean_data=True)
+    assert code == 0, output
+    assert not [path for path in ("/etc/toy", "/var/lib/toy") if host.file(path).exists]
+    assert not host.service("toy").is_running
+    assert host.service("loki").is_running
 
 
 def test_an_update_changes_only_what_has_changed_and_nothing_of_the_users(
