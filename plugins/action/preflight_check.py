@@ -49,6 +49,7 @@ Variables = Mapping[str, Any]
 Problems = Iterable[str]
 
 DIGEST = r"sha256:[0-9a-f]{64}"
+USER = r"[A-Za-z_][A-Za-z0-9_.@-]{0,63}"
 # What a variable was called before, and what to do.
 RENAMED = {
     "promtail_log_files": "name the files in platform_logs, which also says how they are rotated",
@@ -358,6 +359,27 @@ def check_connections(asked: Variables) -> Problems:
             )
 
 
+def check_local_access(asked: Variables) -> Problems:
+    """Find users that no host could have or that this one lacks, and a host that can't limit local access."""
+    users, facts = asked.get("platform_local_users") or [], asked["ansible_facts"]
+    if isinstance(users, str):
+        yield f"platform_local_users is {users!r}; it is a list, such as [{users}]."
+        return
+    for user in users:
+        if not re.fullmatch(USER, str(user)):
+            yield f"platform_local_users has {user!r}, which is no name of a user; write such as [alice, vector]."
+        elif user in facts.get("unknown_users", []):
+            yield f"platform_local_users has {user}, which the host doesn't have: create the user, or remove the name."
+    is_limited = asked.get("platform_local_access") != "everyone"
+    ports = any(component.local_ports for component in components_of(asked["group_names"]))
+    if is_limited and ports and not facts.get("has_net_admin", True):
+        yield (
+            "platform_local_access is components, but nftables can't be used: root of this host lacks the capability "
+            "CAP_NET_ADMIN, as in a container. Grant it, or set platform_local_access to everyone, which permits every "
+            "local user to read, write and delete all lines."
+        )
+
+
 def check_images(asked: Variables) -> Problems:
     """Find images that podman could not get, or that would change by themselves."""
     if asked.get("platform_runtime") != "podman":
@@ -591,6 +613,7 @@ CHECKS: tuple[Callable[[Variables], Problems], ...] = (
     check_alerts,
     check_ports,
     check_connections,
+    check_local_access,
     check_images,
     check_tenants,
     check_credentials,

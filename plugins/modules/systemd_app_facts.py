@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import glob
 import platform
+import pwd
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,8 @@ short_description: Gather the facts that the collection's roles need, in one cal
 description:
   - Sets the facts C(distribution), C(distribution_version), C(python) and C(python_version) as
     M(ansible.builtin.setup) does, and the version of systemd, in a fraction of its time.
+  - Sets the facts C(has_net_admin), whether root may configure the network, which in a container it often may not, and
+    C(unknown_users).
   - Sets the fact C(systemd_app_releases), so that a run doesn't have to check each program's release by itself.
   - Sets the fact C(systemd_app_reconciled), which has by unit the fingerprint of what M(logstead.platform.systemd_app)
     last put in place, if that still holds. Files, processes and readiness are all checked, so that the module need not
@@ -64,6 +68,11 @@ options:
     description: Directory of all releases.
     type: path
     default: /opt
+  users:
+    description: Names of users that are expected to exist.
+    type: list
+    elements: str
+    default: []
 author: ["logstead contributors (@logstead)"]
 """
 
@@ -110,6 +119,15 @@ ansible_facts:
       description: The C(fingerprint) and the C(result) of each check that was passed and still holds, by its module.
       type: dict
       returned: always
+    has_net_admin:
+      description: Whether the module's process has the capability C(CAP_NET_ADMIN).
+      type: bool
+      returned: always
+    unknown_users:
+      description: Those of O(users) that don't exist.
+      type: list
+      elements: str
+      returned: always
     systemd_app_releases:
       description:
         - What each program below O(root) runs from, by its name. A release has C(version), and C(sha256) if it was
@@ -121,6 +139,8 @@ ansible_facts:
 
 # Is there if systemd is what has booted the host: sd_booted(3).
 BOOTED = Path("/run/systemd/system")
+STATUS = Path("/proc/self/status")
+CAP_NET_ADMIN = 12  # its bit, by capabilities(7)
 
 
 def systemd_version() -> int | None:
@@ -192,7 +212,22 @@ def reconciled() -> dict[str, str]:
         return {unit: states[unit]["fingerprint"] for unit, is_so in zip(states, found) if is_so}
 
 
-def facts_of(root: Path) -> dict[str, Any]:
+def has_net_admin() -> bool:
+    """Tell whether this process may configure the network."""
+    found = re.search(r"^CapEff:\s*(\w+)$", STATUS.read_text(), re.MULTILINE)
+    return bool(found and int(found[1], 16) & 1 << CAP_NET_ADMIN)
+
+
+def is_unknown(user: str) -> bool:
+    """Tell whether the host has no user of this name."""
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        return True
+    return False
+
+
+def facts_of(root: Path, users: Sequence[str] = ()) -> dict[str, Any]:
     """Return the facts by name."""
     version = systemd_version()
     # Also of a program's own tools, such as /opt/loki/lokitool.
@@ -203,19 +238,26 @@ def facts_of(root: Path) -> dict[str, Any]:
     return {
         "distribution": get_distribution(),
         "distribution_version": get_distribution_version(),
+        "has_net_admin": has_net_admin(),
         "python": {"version": dict(zip(("major", "minor", "micro"), sys.version_info))},
         "python_version": platform.python_version(),
         "systemd_app_checks": passed_checks(),
         "systemd_app_reconciled": {} if version is None else reconciled(),
         "systemd": {} if version is None else {"version": version},
         "systemd_app_releases": {name: release for name, release in releases.items() if release},
+        "unknown_users": [user for user in users if is_unknown(user)],
     }
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(argument_spec={"root": {"type": "path", "default": "/opt"}}, supports_check_mode=True)
-    module.exit_json(changed=False, ansible_facts=facts_of(Path(module.params["root"])))
+    options = {
+        "root": {"type": "path", "default": "/opt"},
+        "users": {"type": "list", "elements": "str", "default": []},
+    }
+    module = AnsibleModule(argument_spec=options, supports_check_mode=True)
+    facts = facts_of(Path(module.params["root"]), module.params["users"])
+    module.exit_json(changed=False, ansible_facts=facts)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ RECORD = "meta/component.yml"
 # Prometheus alone, or people and other networks.
 SCOPES = ("platform", "scraped", "public")
 REQUIRED = {"name", "description", "order", "listen", "ready"}
-OPTIONAL = {"group", "port", "single_host", "data", "image", "metrics_job", "packages"}
+OPTIONAL = {"group", "port", "local_ports", "client", "single_host", "data", "image", "metrics_job", "packages"}
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class Component:
     order: int  # of starting: those that others send to come first
     listen: str  # one of SCOPES
     port: str  # name of the variable
+    local_ports: tuple[str, ...]  # names of the variables with ports that local users have no access to
+    is_client: bool  # whether its user connects to such ports of other components
     ready: Mapping[str, str]  # path, body (regular expression), and perhaps url (`gateway`) and ca
     data: tuple[str, ...]  # paths; {variable} stands for a variable's value
     single_host: str  # what is sent to the first host alone, so that the group has one; empty: any number of hosts
@@ -90,6 +92,7 @@ def build_component(path: Path) -> Component:
     if not isinstance(record["ready"], dict) or not {"path", "body"} <= set(record["ready"]):
         raise AnsibleError(f"{where}: ready needs path and body, such as {{path: /ready, body: ^ready}}.")
     role, name = path.name, str(record["name"])
+    port = str(record.get("port", f"{role}_http_port"))
     return Component(
         role=role,
         path=path,
@@ -98,7 +101,10 @@ def build_component(path: Path) -> Component:
         description=str(record["description"]),
         order=int(record["order"]),
         listen=record["listen"],
-        port=str(record.get("port", f"{role}_http_port")),
+        port=port,
+        # What is for people has a login of its own.
+        local_ports=tuple(record.get("local_ports", [] if record["listen"] == "public" else [port])),
+        is_client=bool(record.get("client", False)),
         ready=record["ready"],
         data=tuple(record.get("data", [f"/var/lib/{name}"])),
         single_host=str(record.get("single_host", "")),

@@ -92,7 +92,11 @@ class Topology:
 
     def port(self, component: Component, host: str = "") -> str:
         """Return the port that a component listens on, as it is set: the preflight says what is wrong with it."""
-        return str(self.value(component.port, host, defaults_of(component.path).get(component.port, "")))
+        return self.port_of(component.port, component, host)
+
+    def port_of(self, variable: str, component: Component, host: str = "") -> str:
+        """Return the value of one of the variables in which a component has a port."""
+        return str(self.value(variable, host, defaults_of(component.path).get(variable, "")))
 
     def default_listen_address(self, component: Component, host: str = "") -> str:
         """Return the address on which a component listens unless the inventory says otherwise."""
@@ -126,6 +130,19 @@ class Topology:
             return ""
         component = find_component(group)
         return f"http://{self.listen_address(component, hosts[0])}:{self.port(component, hosts[0])}"
+
+    def local_access(self) -> dict[str, list[str]]:
+        """Return this host's `ports` that local users have no access to, and the users that may connect (`clients`).
+
+        `servers` are the users that may listen there.
+        """
+        components = components_of(self.groups_of(self.host))
+        ports = [self.port_of(name, component) for component in components for name in component.local_ports]
+        return {
+            "ports": list(dict.fromkeys(ports)),
+            "servers": [component.name for component in components],
+            "clients": [component.name for component in components if component.is_client],
+        }
 
     # --- Environments and tenants ---
 

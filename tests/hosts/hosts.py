@@ -32,7 +32,7 @@ BOOT_SECONDS = 120
 MIRROR_IMAGE = "debian12"
 LABEL = "logstead-test"
 # The volume is on this machine's disk: on an overlay, podman's own storage can't be one.
-FOR_PODMAN = ("--cap-add=NET_ADMIN,NET_RAW", "--security-opt=unmask=/proc/sys", "--volume=/var/lib/containers")
+FOR_PODMAN = ("--cap-add=NET_RAW", "--security-opt=unmask=/proc/sys", "--volume=/var/lib/containers")
 DEMO_LABEL = "logstead-demo"  # the demo is its user's: cleaning up after tests leaves it alone
 
 
@@ -126,7 +126,8 @@ def host_arguments(host: Host) -> list[str]:
         # podman's own systemd mode shares this machine's systemd hierarchy with the host; host-init does better.
         *("--systemd=false", "--cgroupns=private"),
         # Without SYS_ADMIN, systemd silently ignores much of a unit's hardening, and a test of it would prove nothing.
-        "--cap-add=SYS_ADMIN",
+        # With NET_ADMIN, nftables works.
+        "--cap-add=SYS_ADMIN,NET_ADMIN",
         *("--tmpfs=/run:rw,mode=755,size=256m", "--tmpfs=/run/lock", "--tmpfs=/tmp:rw,exec,mode=1777"),
         *(FOR_PODMAN if host.podman else ()),
         f"--volume={KEY}.pub:/root/.ssh/authorized_keys:ro",

@@ -20,9 +20,9 @@ from ansible_collections.logstead.platform.plugins.modules import systemd_app_fa
 SUBSETS = "!all,!min,distribution,platform,python,systemd"
 
 
-def facts(capsys: pytest.CaptureFixture[str], root: Path) -> dict[str, Any]:
+def facts(capsys: pytest.CaptureFixture[str], root: Path, *users: str) -> dict[str, Any]:
     """Run the module as Ansible does; return its facts."""
-    with patch_module_args({"root": str(root)}), pytest.raises(SystemExit):
+    with patch_module_args({"root": str(root), "users": list(users)}), pytest.raises(SystemExit):
         module.main()
     found: dict[str, Any] = json.loads(capsys.readouterr().out)["ansible_facts"]
     return found
@@ -55,6 +55,19 @@ def test_a_host_has_systemd_if_it_runs_it(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(module, "BOOTED", tmp_path if booted else tmp_path / "run/systemd/system")
     assert facts(capsys, tmp_path)["systemd"] == found
+
+
+def test_users_that_the_host_lacks_are_told_of(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert facts(capsys, tmp_path, "root", "nobody-has-this-name")["unknown_users"] == ["nobody-has-this-name"]
+
+
+@pytest.mark.parametrize(("capabilities", "found"), [("000001ffffffffff", True), ("00000000a80425fb", False)])
+def test_root_of_a_container_may_lack_what_nftables_needs(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capabilities: str, found: bool
+) -> None:
+    (tmp_path / "status").write_text(f"Name:\tpython3\nCapPrm:\tffff\nCapEff:\t{capabilities}\nSeccomp:\t0\n")
+    monkeypatch.setattr(module, "STATUS", tmp_path / "status")
+    assert facts(capsys, tmp_path)["has_net_admin"] is found
 
 
 def test_releases_are_told_of_by_name(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

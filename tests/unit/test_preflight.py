@@ -378,6 +378,36 @@ def test_a_host_without_facts_has_problems_and_no_traceback() -> None:
     assert len(problems_of(asked(ansible_facts={}))) == 3
 
 
+# --- Local access -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("users", [["a b"], ['a", "b'], ["-x"], ["x\n"], [""], ["ü"], [7]])
+def test_a_local_user_whose_name_is_invalid_is_named(users: list[Any]) -> None:
+    assert f"platform_local_users has {users[0]!r}" in only_problem(platform_local_users=users)
+
+
+def test_a_local_user_that_the_host_lacks_is_named() -> None:
+    known = facts(unknown_users=["bob"])
+    assert "has bob, which the host doesn't have" in only_problem(
+        ansible_facts=known, platform_local_users=["alice", "bob"]
+    )
+    assert problems_of(asked(platform_local_users=["alice", "svc.backup", "ops@example.org"])) == []
+
+
+def test_local_users_are_a_list() -> None:
+    assert "such as [alice]" in only_problem(platform_local_users="alice")
+
+
+def test_local_access_is_limited_only_where_nftables_can_be_used() -> None:
+    container = facts(has_net_admin=False)
+    problem = only_problem(ansible_facts=container)
+    assert "CAP_NET_ADMIN" in problem
+    assert "set platform_local_access to everyone" in problem
+    assert problems_of(asked(ansible_facts=container, platform_local_access="everyone")) == []
+    only_open_ports = asked(ansible_facts=container, group_names=["prod", "grafana"])
+    assert problems_of(only_open_ports) == []
+
+
 # --- Retention --------------------------------------------------------------------------------------------------------
 
 

@@ -27,7 +27,16 @@ from support import (
 APP = "http://127.0.0.1:8000"
 GRAFANA = "http://127.0.0.1:3100"
 LOG_IN = ("--user", "admin:admin123")
-UNITS = ("loki", "promtail", "grafana", "demo-app", "prometheus", "alertmanager", "node-exporter")
+UNITS = (
+    "loki",
+    "promtail",
+    "grafana",
+    "demo-app",
+    "prometheus",
+    "alertmanager",
+    "node-exporter",
+    "logstead-local-access",
+)
 JOBS = {"loki", "promtail", "grafana", "demo_app", "prometheus", "alertmanager", "node"}
 CONTRACT = ("timestamp", "level", "logger_name", "message", "service_name", "trace_id", "span_id")
 REQUEST = {"method": str, "endpoint": str, "status_code": int, "duration_ms": float}
@@ -210,4 +219,5 @@ def test_after_a_power_cut_everything_comes_back_by_itself(host: Any) -> None:
     )
     lines_of(host, request(host, "/trace/3"), 2)
     lines_of(host, before, 2)
+    assert host.run("runuser -u nobody -- curl --silent http://127.0.0.1:3101/ready").rc == 7
     assert host.check_output("systemctl --failed --no-legend") == ""

@@ -162,6 +162,7 @@ def test_clean_removes_what_is_ours_and_keeps_the_data(host: Any) -> None:
     ]
     assert [path for path in ours if f"  {path}\n" not in printed] == []
     assert host.run(f"ls -d {' '.join(ours)}").stdout == ""
+    assert host.run("ls /etc/systemd/system/logstead-*").stdout == host.check_output("nft list tables") == ""
     host.check_output(f"ls -d {' '.join(f'/var/lib/{unit}' for unit in UNITS)} {APP_LOG} /var/lib/loki/wal")
     assert states(host) == ["inactive"] * 4
 

@@ -82,6 +82,13 @@ def test_prometheus_scrapes_the_parts_of_both_hosts(store: Any) -> None:
     eventually(up, seconds=60, otherwise=lambda: fetch(store, f"{STORE}:9090/api/v1/targets")[1])
 
 
+def test_local_users_of_a_host_reach_no_component_at_its_address(store: Any) -> None:
+    for port in (3101, 9090):
+        ask = f"curl --silent --max-time 10 {STORE}:{port}/ready"
+        assert store.run(f"runuser -u nobody -- {ask}").rc == 7
+        assert store.run(ask).rc == 0
+
+
 def test_what_is_not_meant_for_others_listens_on_the_loopback_interface(app: Any) -> None:
     # Prometheus, for which the app's parts can be reached, is on the same host as these.
     assert fetch(app, f"{STORE}:9080/ready")[0] == 0
