@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import syslog
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,8 @@ description:
     ready in time, or doesn't accept what it reloads, the files and the release that ran before are restored and started
     again, and the module fails. A service that was stopped gets its files back and is stopped again.
   - Finally, leftovers of the other runtime, a release or a container, are removed.
+  - What was started, restarted or reloaded is written to the host's log, with the identifier C(logstead). Dashboards
+    show it as an annotation.
 attributes:
   check_mode:
     description: Can run in check mode and return what it would return otherwise, without changing the host.
@@ -340,6 +343,17 @@ def stop_as_before(unit: str, copies: list[Copy], home: Path) -> str:
     return "\nWhat was there before was put back, and the service is stopped as it was."
 
 
+def log_deploy(parameters: dict[str, Any], actions: list[str]) -> None:
+    """Write to the host's log what was done to the unit, unless its process is the same and has read nothing new."""
+    done = [f"{action}ed" for action in ("start", "restart", "reload") if action in actions]
+    if done:
+        image = str(parameters.get("image") or "").rsplit("/", 1)[-1]
+        version = str((parameters.get("release") or {}).get("version") or image)
+        syslog.openlog("logstead")
+        syslog.syslog(syslog.LOG_INFO, f"{' and '.join(done)} {parameters['unit']} {version}".strip())
+        syslog.closelog()
+
+
 def converge(parameters: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """Bring files and unit into the wanted state; return the module's result."""
     unit, image = parameters["unit"], parameters["image"]
@@ -392,6 +406,7 @@ def converge(parameters: dict[str, Any], check_mode: bool) -> dict[str, Any]:
             remove_leftovers(home, image)
         remember_proven(home)
         remember_reconciled(state, parameters, files, reads, home)
+        log_deploy(parameters, own)
     actions = [action if one == unit else f"{action} {one}" for one, action in needed]
     return {
         "changed": bool(diffs or needed),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import syslog
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,19 @@ def states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(systemd_app_state, "FOLDER", folder)
     monkeypatch.setattr(check_memory, "FOLDER", folder / "checks")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def host_log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What modules write to the host's log, which isn't that of the machine that runs the tests."""
+    written: list[str] = []
+
+    def write(_priority: int, text: str) -> None:
+        if not text.startswith("Invoked with "):  # Ansible's own line
+            written.append(text)
+
+    monkeypatch.setattr(syslog, "syslog", write)
+    return written
 
 
 @pytest.fixture

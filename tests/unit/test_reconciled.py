@@ -178,6 +178,16 @@ def toy(tmp_path: Path, systemd: Systemd, capsys: pytest.CaptureFixture[str]) ->
     return toy
 
 
+def test_what_was_done_to_a_unit_is_in_the_hosts_log_once_with_its_version(toy: Toy, host_log: list[str]) -> None:
+    host_log.clear()
+    toy.converge()
+    assert host_log == []
+    toy.settings.write_text("changed by hand")
+    toy.converge(release={"version": "1.0"})
+    toy.converge(release={"version": "1.0"})
+    assert host_log == ["restarted toy.service 1.0"]
+
+
 def test_what_is_as_it_was_left_is_known_by_one_question_to_systemd(toy: Toy) -> None:
     (toy.systemd.folder / "asked").unlink()
     assert systemd_app_facts.reconciled() == {UNIT: "f1"}
