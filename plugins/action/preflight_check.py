@@ -33,6 +33,7 @@ from ansible_collections.logstead.platform.plugins.plugin_utils.components impor
     components_of,
 )
 from ansible_collections.logstead.platform.plugins.plugin_utils.logs import find_problems as log_problems
+from ansible_collections.logstead.platform.plugins.plugin_utils.noise import noise_problems
 from ansible_collections.logstead.platform.plugins.plugin_utils.topology import FAMILIES, Topology
 from ansible_collections.logstead.platform.plugins.plugin_utils.values import ENVIRONMENT, REGISTRY_HOST, find_problems
 from ansible_collections.logstead.platform.plugins.plugin_utils.variables import (
@@ -196,6 +197,12 @@ def check_logs(asked: Variables) -> Problems:
             active(asked.get("logrotate_rules") or [])
         except AnsibleError as error:
             yield str(error)
+
+
+def check_noise(asked: Variables) -> Problems:
+    """Find known noise that would mute nothing or too much."""
+    if isinstance(asked.get("platform_known_noise"), Mapping):
+        yield from noise_problems(asked["platform_known_noise"])
 
 
 def check_host(asked: Variables) -> Problems:
@@ -606,6 +613,7 @@ CHECKS: tuple[Callable[[Variables], Problems], ...] = (
     check_groups,
     check_names,
     check_logs,
+    check_noise,
     check_host,
     check_periods,
     check_sampling,

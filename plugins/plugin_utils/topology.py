@@ -33,6 +33,7 @@ FAMILIES: dict[str, type[dict[str, Any]] | type[list[Any]]] = {
     "platform_alert_receivers": list,
     "platform_alert_routes": list,
     "platform_dashboards": list,
+    "platform_known_noise": dict,
 }
 LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"  # noqa: S104 - Grafana and the gateway ask for a log-in
 Variables = Mapping[str, Any]
@@ -219,9 +220,10 @@ class Topology:
         return rotations_of(self.logs())
 
     def contributions(self, family: str) -> Any:
-        """Return what all hosts contribute to a family of variables."""
+        """Return what all hosts contribute to a family of variables; of a dict, over the platform's own entries."""
         default = FAMILIES[family]
-        return merge_contributions(family, {host: self.hostvars[host] for host in self.hosts_of("all")}, default())
+        found = merge_contributions(family, {host: self.hostvars[host] for host in self.hosts_of("all")}, default())
+        return {**defaults_of(ROLES / "platform")[family], **found} if default is dict else found
 
     # --- Components ---
 

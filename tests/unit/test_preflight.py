@@ -102,6 +102,22 @@ def test_a_dashboard_may_ask_the_data_sources_that_are_listed_and_no_others(tmp_
     assert problems_of(asked(**own, grafana_datasources=[{"name": "Shop", "uid": "shop-db", "type": "mysql"}])) == []
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (7, "is 7; write the text"),
+        ([], r"is []; write the text"),
+        ("a\nline of text", "no line breaks"),
+        ("*", "would mute too many lines; write at least 8 characters"),
+        ("error *  *", "would mute too many lines"),
+    ],
+)
+def test_known_noise_that_would_mute_nothing_or_too_much_is_refused_by_name(text: Any, told: str) -> None:
+    problem = only_problem(platform_known_noise={"fine": "harmless (really)", "off": "", "mine": text})
+    assert problem.startswith("platform_known_noise['mine'] ")
+    assert told in problem
+
+
 def test_traces_are_looked_for_in_a_data_source_that_there_is() -> None:
     assert "it is the uid of one of grafana_datasources" in only_problem(grafana_tracing_datasource="tempo")
     tempo = {"name": "Tempo", "uid": "tempo", "type": "tempo"}

@@ -9,7 +9,12 @@ import pytest
 import yaml
 from ansible.errors import AnsibleError
 from ansible_collections.logstead.platform.plugins.plugin_utils import components as records
-from ansible_collections.logstead.platform.plugins.plugin_utils.components import find_component, load_components
+from ansible_collections.logstead.platform.plugins.plugin_utils.components import (
+    ROLES,
+    defaults_of,
+    find_component,
+    load_components,
+)
 from ansible_collections.logstead.platform.plugins.plugin_utils.contributions import merge_contributions
 from ansible_collections.logstead.platform.plugins.plugin_utils.logs import (
     default_logs,
@@ -132,6 +137,14 @@ def test_lists_of_all_hosts_add_up_and_equal_entries_count_once() -> None:
     assert merge_contributions("platform_alert_routes", {"a": {"platform_alert_routes": routes}}, []) == routes
     apart = {"a": {"platform_alert_routes_a": routes[:1]}, "b": {"platform_alert_routes_b": routes[1:]}}
     assert merge_contributions("platform_alert_routes", apart, []) == routes, "two groups route to one receiver"
+
+
+def test_what_hosts_contribute_to_a_dict_comes_over_the_platforms_own_entries() -> None:
+    own = defaults_of(ROLES / "platform")["platform_known_noise"]
+    assert topology("a", {"a": ["dev"]}).contributions("platform_known_noise") == own
+    a, b = {"platform_known_noise": {"ssh-probe": ""}}, {"platform_known_noise_b": {"mine": "a harmless line"}}
+    found = topology("a", {"a": ["dev"], "b": ["dev"]}, a=a, b=b).contributions("platform_known_noise")
+    assert found == {**own, "ssh-probe": "", "mine": "a harmless line"}
 
 
 @pytest.mark.parametrize(
