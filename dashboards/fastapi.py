@@ -9,9 +9,17 @@ from dashboards.blocks import (
     BAD,
     ERROR_RATIO_LIMIT,
     GOOD,
-    PROMETHEUS,
+    HAVING_DURATION,
+    HAVING_STATUS,
+    NO_REQUESTS,
+    NONE_IS_GOOD,
+    NOTICE,
+    WARN,
+    alerts,
     by_level,
     choices,
+    deploys,
+    drilldown,
     having,
     lines,
     link_to,
@@ -20,26 +28,19 @@ from dashboards.blocks import (
     page,
     promql,
     ranking,
+    readable,
     series,
 )
 
 UID = "logstead-fastapi"
 STREAMS = '{job="$job", environment=~"$environment", service_name=~"$service", host=~"$host"}'
-REQUESTS = f"{STREAMS} {having('status_code')}"
+REQUESTS = f"{STREAMS} {HAVING_STATUS}"
 FAILED = f"{REQUESTS} | status_code>=500"
-READABLE = (
-    'json logger_name="logger_name", message="message", duration_ms="duration_ms", exception="exception"'
-    " | drop __error__, __error_details__"
-    " | line_format `{{ if .message }}{{ .logger_name }}  {{ .message }}"
-    "{{ if .duration_ms }}  ({{ .duration_ms }} ms){{ end }}"
-    '{{ if .exception }}{{ "\\n" }}{{ .exception }}{{ end }}{{ else }}{{ __line__ }}{{ end }}`'
-)
-SEARCH = "|~ `(?i)${search:regex}`"
 
 
 def percentile(share: float) -> str:
     """Return the duration below which a share of the requests stay, in milliseconds."""
-    timed = f"{STREAMS} {having('duration_ms')}"
+    timed = f"{STREAMS} {HAVING_DURATION}"
     return f'quantile_over_time({share}, {timed} | unwrap duration_ms | __error__="" [5m]) by ()'
 
 
@@ -59,115 +60,105 @@ def dashboard() -> builders.Dashboard:
     built = page(
         UID,
         "FastAPI log monitoring",
-        "Requests, errors and lines of the application, from its log alone.",
+        "Requests, errors and lines of the application, from its logs alone.",
         refresh="10s",
     )
     job = builders.ConstantVariable("job").value("fastapi")
     for variable in (job, *choices('{job="$job"}')):
         built = built.with_variable(variable)
-    built = built.link(link_to(trace.UID, "Trace lookup"))
+    built = built.link(link_to(trace.UID, "Trace lookup")).link(drilldown())
+    built = built.annotation(deploys()).annotation(alerts())
 
-    built = built.with_row(builders.Row("Health"))
-    built = built.with_panel(
+    built = built.with_row(builders.Row("Status"))
+    for panel in (
         number(
-            "Services that log",
-            "How many services have written a line in the last 5 minutes. None: look whether the application and "
-            "Promtail run, with ./manage.sh doctor.",
+            "Services sending logs",
+            "Services that have written a line in the last 5 minutes. If there is none, check the application and "
+            "Promtail with ./manage.sh doctor.",
             logql(f"count(sum by (service_name) (count_over_time({STREAMS} [5m]))) or vector(0)", instant=True),
             steps=[(None, BAD), (1, GOOD)],
-        )
-    )
-    built = built.with_panel(
+        ),
         number(
-            "Service health",
-            "Hosts on which the application answers Prometheus, as a share.",
-            promql('avg(up{job="demo_app", environment=~"$environment", host=~"$host"})', instant=True),
+            "Targets up",
+            "Share of the hosts on which Prometheus can scrape the application.",
+            promql('avg(up{job="demo_app", environment=~"$environment", host=~"$host"})'),
             unit="percentunit",
             steps=[(None, BAD), (1, GOOD)],
-        ).datasource(PROMETHEUS)
-    )
-    built = built.with_panel(
+        ),
         number(
             "Requests per second",
-            "Average of the last 5 minutes. Needs records with a status_code.",
-            logql(f"sum(rate({REQUESTS} [5m])) or vector(0)", instant=True),
+            "Average of 5 minutes. Requires records with status_code or status.",
+            logql(f"sum(rate({REQUESTS} [5m])) or vector(0)"),
             unit="reqps",
-        )
-    )
-    built = built.with_panel(
+        ),
         number(
             "Error ratio",
-            f"Share of requests that ended with a status from 500 on, in the last 5 minutes. Red from "
-            f"{ERROR_RATIO_LIMIT:.0%} on, as the alert HighErrorRate. Empty while there are no requests.",
-            logql(error_ratio(), instant=True),
+            "Share of requests that ended with a status of 500 or more, over 5 minutes. Red from "
+            f"{ERROR_RATIO_LIMIT:.0%}, the threshold of the alert HighErrorRate.",
+            logql(error_ratio()),
             unit="percentunit",
-            steps=[(None, GOOD), (ERROR_RATIO_LIMIT / 10, "yellow"), (ERROR_RATIO_LIMIT, BAD)],
-        )
-    )
-    built = built.with_panel(
+            steps=[(None, GOOD), (ERROR_RATIO_LIMIT / 10, NOTICE), (ERROR_RATIO_LIMIT, BAD)],
+            empty=NO_REQUESTS,
+        ),
         number(
-            "95 % are faster than",
-            "Duration of requests in the last 5 minutes. Needs records with a duration_ms. Empty while there are no "
-            "requests.",
-            logql(percentile(0.95), instant=True),
+            "p95 latency",
+            "95 % of the requests of 5 minutes took less. Requires records with duration_ms or duration, in "
+            "milliseconds.",
+            logql(percentile(0.95)),
             unit="ms",
-        )
-    )
-    built = built.with_panel(
+            empty=NO_REQUESTS,
+        ),
         number(
-            "Errors logged",
+            "Errors (5 min)",
             "Lines of the level ERROR or CRITICAL in the last 5 minutes.",
-            logql(
-                "sum(count_over_time(" + STREAMS.replace("}", ', level=~"ERROR|CRITICAL"}') + " [5m])) or vector(0)",
-                instant=True,
-            ),
-            steps=[(None, GOOD), (1, "orange")],
-        )
-    )
+            logql("sum(count_over_time(" + STREAMS.replace("}", ', level=~"ERROR|CRITICAL"}') + " [5m])) or vector(0)"),
+            steps=[(None, GOOD), (1, WARN)],
+        ),
+    ):
+        built = built.with_panel(panel)
 
     built = built.with_row(builders.Row("Requests"))
-    built = built.with_panel(
+    for chart in (
         series(
-            "Request rate",
+            "Request rate by status",
             "Requests per second by status.",
             logql(f"sum by (status_code) (rate({REQUESTS} [$__auto]))", "{{status_code}}"),
             unit="reqps",
             stacked=True,
-        )
-    )
-    built = built.with_panel(
+            empty=NO_REQUESTS,
+        ),
         series(
-            "Error ratio and its limit",
-            "Share of requests that ended with a status from 500 on, over 5 minutes each. The line is the limit of the "
-            "alert HighErrorRate.",
+            "Error ratio and alert threshold",
+            "Share of requests that ended with a status of 500 or more, over 5 minutes each. The line is the threshold "
+            "of the alert HighErrorRate.",
             logql(error_ratio(), "failed requests"),
             unit="percentunit",
             limit=ERROR_RATIO_LIMIT,
             at_most=1,
-        )
-    )
-    built = built.with_panel(
+            empty=NO_REQUESTS,
+        ),
         series(
-            "Duration",
-            "How long requests take, over 5 minutes each: half of them are faster than p50.",
+            "Latency percentiles",
+            "Duration of requests, over 5 minutes each: half of them are faster than p50.",
             *(logql(percentile(share / 100), f"p{share}") for share in (50, 95, 99)),
             unit="ms",
-        )
-    )
-    built = built.with_panel(
+            empty=NO_REQUESTS,
+        ),
         ranking(
             "Top endpoints",
-            "Requests by route in the chosen time.",
+            "Requests by route in the selected time.",
             top("endpoint", REQUESTS),
             "{{endpoint}}",
-        )
-    )
+            empty=NO_REQUESTS,
+        ),
+    ):
+        built = built.with_panel(chart)
 
     built = built.with_row(builders.Row("Lines"))
     built = built.with_panel(
         by_level(
             series(
-                "Level distribution",
+                "Lines by level",
                 "Lines by level.",
                 logql(f"sum by (level) (count_over_time({STREAMS} [$__auto]))", "{{level}}"),
                 stacked=True,
@@ -177,19 +168,18 @@ def dashboard() -> builders.Dashboard:
     built = built.with_panel(
         ranking(
             "Top exceptions",
-            "Exceptions by type in the chosen time. Empty is good.",
+            "Exceptions by type in the selected time.",
             top("exception_type", STREAMS),
             "{{exception_type}}",
-            color="orange",
+            color=WARN,
+            empty=NONE_IS_GOOD,
         )
     )
-    selected = STREAMS.replace("}", ', level=~"$level"}')
     return built.with_panel(
         lines(
             "Live stream",
-            "The newest lines that match what is chosen at the top; the search takes any text, in any case. A line's "
-            "details have all fields of its record, and the link to all lines of its trace. Empty when nothing "
-            "matches.",
-            f"{selected} {SEARCH} | {READABLE}",
+            "The newest lines that match the variables above. The search matches any text, in any case. A line's "
+            "details have all fields of its record, and the link to all lines of its trace.",
+            readable(STREAMS.replace("}", ', level=~"$level"}'), search=True),
         )
     )

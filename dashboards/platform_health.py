@@ -1,20 +1,40 @@
-"""How the platform itself is: what comes in, what is stored, what is asked, and the disks under it."""
+"""How the platform itself is: what comes in, what is stored, what is queried, and the disks under it."""
 
 from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard as builders
 
-from dashboards.blocks import BAD, GOOD, PROMETHEUS, any_of, number, page, promql, series
+from dashboards.blocks import (
+    BAD,
+    GOOD,
+    NEUTRAL,
+    NONE_IS_GOOD,
+    NOTICE,
+    PROMETHEUS,
+    Steps,
+    alerts,
+    any_of,
+    number,
+    page,
+    promql,
+    series,
+)
 
 UID = "logstead-platform"
 ON = 'environment=~"$environment", host=~"$host"'
-FILESYSTEMS = 'fstype!~"tmpfs|ramfs|squashfs|fuse.*", mountpoint!~"/boot.*"'
+# Container runtimes mount three files of the host into each container.
+FILESYSTEMS = 'fstype!~"tmpfs|ramfs|squashfs|fuse.*", mountpoint!~"/boot.*|/etc/(hostname|hosts|resolv.conf)"'
 FILES = f"{{{ON}, {FILESYSTEMS}}}"
 FILES_ANYWHERE = f'{{environment=~"$environment", {FILESYSTEMS}}}'
 
 
+def usage(files: str) -> str:
+    """Return the used share of each disk. One that is mounted several times counts once."""
+    return f"max by (host, device) (1 - node_filesystem_avail_bytes{files} / node_filesystem_size_bytes{files})"
+
+
 def choice(label: str) -> builders.QueryVariable:
-    """Let people choose among the values that a label of the scraped targets has."""
+    """Let users choose among the values that a label of the scrape targets has."""
     query: dict[str, object] = {"query": f"label_values(up, {label})", "refId": label}
     return any_of(builders.QueryVariable(label).label(label.capitalize()).datasource(PROMETHEUS).query(query))
 
@@ -29,146 +49,152 @@ def latency(share: float, metric: str, more: str) -> str:
     return f"histogram_quantile({share}, sum by (le) (rate({metric}_bucket{{{ON}{more}}}[$__rate_interval])))"
 
 
+LAG = f"clamp_min(promtail_file_bytes_total{{{ON}}} - promtail_read_bytes_total{{{ON}}}, 0)"
+
+
 def dashboard() -> builders.Dashboard:
     """Return the dashboard."""
-    built = page(UID, "Platform health", "Loki, Promtail, Grafana and the disks; each panel says what to do next.")
+    built = page(UID, "Platform health", "Loki, Promtail, Grafana and the disks; each panel names the next step.")
     for label in ("environment", "host"):
         built = built.with_variable(choice(label))
+    built = built.annotation(alerts())
 
-    built = built.with_row(builders.Row("Now"))
-    rows = (
+    built = built.with_row(builders.Row("Status"))
+    rows: tuple[tuple[str, str, str, str, Steps, str], ...] = (
         (
-            "Parts that are down",
-            "Targets that Prometheus can't scrape. Next: ./manage.sh status, then ./manage.sh doctor.",
+            "Targets down",
+            "Scrape targets that Prometheus cannot reach. Next: ./manage.sh status, then ./manage.sh doctor.",
             f"count(up{{{ON}}} == 0) or vector(0)",
             "short",
             [(None, GOOD), (1, BAD)],
+            "",
         ),
         (
-            "Rejected lines in an hour",
-            "Lines that Loki refused; they are lost. Next: the reasons are below.",
+            "Rejected lines (1 h)",
+            "Lines that Loki rejected in the last hour. They are lost. Next: Rejected lines by reason.",
             f"sum(increase(loki_discarded_samples_total{{{ON}}}[1h])) or vector(0)",
             "short",
             [(None, GOOD), (1, BAD)],
+            "",
         ),
         (
-            "Behind",
-            "Bytes of files that Promtail hasn't read yet. Next, if it grows: is Loki reachable, and does it refuse? "
-            "See "
-            "Retries. Rotation waits meanwhile.",
-            f"sum(clamp_min(promtail_file_bytes_total{{{ON}}} - promtail_read_bytes_total{{{ON}}}, 0)) or vector(0)",
+            "Log lag",
+            "Bytes of files that Promtail has not read yet. Rotation waits meanwhile. Next, if it grows: is Loki "
+            "reachable, and does it reject lines? See Push retries.",
+            f"sum({LAG}) or vector(0)",
             "bytes",
-            [(None, GOOD), (10e6, "yellow"), (100e6, BAD)],
+            [(None, GOOD), (10e6, NOTICE), (100e6, BAD)],
+            "",
         ),
         (
             "Fullest disk",
-            "Used share of the fullest file system. Next: shorten platform_retention (it deletes data, so it asks), "
-            "or add "
-            "disk. From 90 % on, Loki refuses lines.",
-            f"max(1 - node_filesystem_avail_bytes{FILES} / node_filesystem_size_bytes{FILES})",
+            "Usage of the fullest disk. From 90 %, Loki rejects lines. Next: shorten platform_retention, which deletes "
+            "data and must be confirmed, or add disk.",
+            f"max({usage(FILES)})",
             "percentunit",
-            [(None, GOOD), (0.8, "yellow"), (0.9, BAD)],
+            [(None, GOOD), (0.8, NOTICE), (0.9, BAD)],
+            "",
         ),
         (
-            "Streams",
-            "Streams that Loki has in memory; 5000 is its limit. Next, if many: look for a label with many values "
-            "among "
-            "promtail_log_files.",
+            "Active streams",
+            "Streams that Loki has in memory; its maximum is 5000. Next, if there are many: find the label with many "
+            "values in platform_logs.",
             f"sum(loki_ingester_memory_streams{{{ON}}})",
             "short",
-            [(None, GOOD), (3000, "yellow"), (4500, BAD)],
+            [(None, NEUTRAL), (3000, NOTICE), (4500, BAD)],
+            "",
         ),
         (
-            "Since the last compaction",
-            "Time since Loki's compactor last ended well; it also deletes what is too old. Next, if hours: "
-            "./manage.sh logs "
-            "loki, and look for the compactor. Empty for the first minutes after Loki's start.",
+            "Time since compaction",
+            "Time since the last successful run of Loki's compactor, which also applies the retention. Next, if it is "
+            "hours: ./manage.sh logs loki, and search for the compactor.",
             f"time() - max(loki_boltdb_shipper_compact_tables_operation_last_successful_run_timestamp_seconds{{{ON}}} "
             f"> 0)",
             "s",
-            [(None, GOOD), (3600, "yellow"), (10800, BAD)],
+            [(None, GOOD), (3600, NOTICE), (10800, BAD)],
+            "Not run yet",
         ),
     )
-    for title, description, expr, unit, steps in rows:
-        built = built.with_panel(number(title, description, promql(expr, instant=True), unit=unit, steps=steps))
+    for title, description, expr, unit, steps, empty in rows:
+        built = built.with_panel(number(title, description, promql(expr), unit=unit, steps=steps, empty=empty))
 
-    built = built.with_row(builders.Row("Lines on their way"))
+    built = built.with_row(builders.Row("Ingestion"))
     for panel in (
         series(
-            "Lines read and stored",
-            "What Promtail sends, and what Loki takes, per second. Next, if they part: Rejected lines, and Retries.",
-            promql(rate("promtail_sent_entries_total"), "sent by {{host}}"),
-            promql(rate("loki_distributor_lines_received_total"), "received by {{host}}"),
+            "Lines sent and received",
+            "What Promtail sends and what Loki receives, per second. Next, if they differ: Rejected lines by reason, "
+            "and Push retries.",
+            promql(rate("promtail_sent_entries_total"), "promtail on {{host}}"),
+            promql(rate("loki_distributor_lines_received_total"), "loki on {{host}}"),
         ),
         series(
-            "Bytes stored",
-            "What Loki takes, per second; by this the disk fills. Next, if too much: Units with the most lines, in "
-            "System "
-            "log monitoring; sample DEBUG and INFO (promtail_sampling).",
-            promql(rate("loki_distributor_bytes_received_total"), "{{host}}"),
+            "Ingest rate",
+            "Bytes that Loki receives per second, which determine how fast the disk fills. Next, if it is too high: "
+            "Units with the most lines, in System log monitoring; sample DEBUG and INFO (promtail_sampling).",
+            promql(rate("loki_distributor_bytes_received_total"), "loki on {{host}}"),
             unit="Bps",
         ),
         series(
             "Rejected lines by reason",
-            "Lines that Loki refused. Empty is good. Next: rate_limited, raise ingestion_rate_mb in "
-            "loki_config_overrides; "
-            "too_far_behind or greater_than_max_sample_age, look at the host's clock; line_too_long, the application.",
+            "Lines that Loki rejects, per second. Next: for rate_limited, raise ingestion_rate_mb in "
+            "loki_config_overrides; for too_far_behind or greater_than_max_sample_age, check the host's clock; for "
+            "line_too_long, the application.",
             promql(rate("loki_discarded_samples_total", "reason"), "{{reason}}"),
+            empty=NONE_IS_GOOD,
         ),
         series(
-            "Dropped by Promtail",
-            "Lines that Promtail gave up, by reason. Anything but 0 is lost. Next: ./manage.sh logs promtail says "
-            "which.",
+            "Lines dropped by Promtail",
+            "Lines that Promtail drops, by reason. They are lost to Loki. Next: ./manage.sh logs promtail names them.",
             promql(rate("promtail_dropped_entries_total", "host, reason"), "{{reason}} on {{host}}"),
         ),
         series(
-            "Retries",
-            "Batches that Promtail had to send again. Next: if Loki is up, its log says why it refuses.",
-            promql(rate("promtail_batch_retries_total"), "{{host}}"),
+            "Push retries",
+            "Batches that Promtail had to send again. Next: if Loki is up, its log has the reason.",
+            promql(rate("promtail_batch_retries_total"), "promtail on {{host}}"),
         ),
         series(
-            "Behind by file",
-            "Bytes of each file that Promtail hasn't read yet. Next: see Behind.",
-            promql(
-                f"clamp_min(promtail_file_bytes_total{{{ON}}} - promtail_read_bytes_total{{{ON}}}, 0)",
-                "{{path}} on {{host}}",
-            ),
+            "Log lag by file",
+            "Bytes of each file that Promtail has not read yet. Next: see Log lag.",
+            promql(LAG, "{{path}} on {{host}}"),
             unit="bytes",
         ),
     ):
         built = built.with_panel(panel)
 
-    built = built.with_row(builders.Row("Loki"))
+    built = built.with_row(builders.Row("Loki and Grafana"))
     for panel in (
         series(
-            "Query latency",
-            "How long Loki takes to answer. Next, if slow: choose a shorter time or fewer streams; the log line with "
-            "query= tells the slow ones.",
-            promql(latency(0.5, "loki_request_duration_seconds", ', route=~"loki_api_v1_query.*"'), "p50"),
-            promql(latency(0.99, "loki_request_duration_seconds", ', route=~"loki_api_v1_query.*"'), "p99"),
+            "p95 query latency",
+            "95 % of Loki's queries take less. Next, if it is slow: select a shorter time or fewer streams; Loki's log "
+            "has each slow query.",
+            promql(latency(0.95, "loki_request_duration_seconds", ', route=~"loki_api_v1_query.*"'), "p95"),
             unit="s",
+            empty="No queries yet",
         ),
         series(
-            "Answers by status",
-            "Loki's answers per second. Next: 5xx, ./manage.sh logs loki; 429 and 400 are refused pushes.",
-            promql(rate("loki_request_duration_seconds_count", "status_code", ', method!="gRPC"'), "{{status_code}}"),
+            "Responses by status",
+            "Responses of Loki and Grafana per second. Next: for 5xx, ./manage.sh logs of the service; 429 and 400 of "
+            "Loki are rejected pushes.",
+            promql(
+                "sum by (job, status_code) (rate({__name__=~"
+                '"(loki_request|grafana_http_request)_duration_seconds_count", method!="gRPC", '
+                f"{ON}}}[$__rate_interval]))",
+                "{{job}} {{status_code}}",
+            ),
             unit="reqps",
             stacked=True,
         ),
         series(
-            "Write-ahead log",
-            "Bytes written to it per second; what isn't flushed yet is in it alone. Next, if writes fail: the disk is "
-            "full or "
-            "broken.",
-            promql(rate("loki_ingester_wal_logged_bytes_total"), "written on {{host}}"),
-            promql(rate("loki_ingester_wal_disk_full_failures_total"), "refused for lack of disk on {{host}}"),
+            "WAL write rate",
+            "Bytes written to Loki's write-ahead log per second. Lines that are not flushed yet are only there. Next, "
+            "if it stops: the disk is full or broken.",
+            promql(rate("loki_ingester_wal_logged_bytes_total"), "loki on {{host}}"),
             unit="Bps",
         ),
         series(
-            "Chunks",
-            "Chunks in memory, and those that wait to be written. Next, if the queue grows: the disk is too slow.",
-            promql(f"sum by (host) (loki_ingester_memory_chunks{{{ON}}})", "in memory on {{host}}"),
-            promql(f"sum by (host) (loki_ingester_flush_queue_length{{{ON}}})", "waiting on {{host}}"),
+            "Flush queue",
+            "Chunks that wait to be written. Next, if the queue grows: the disk is too slow.",
+            promql(f"sum by (host) (loki_ingester_flush_queue_length{{{ON}}})", "loki on {{host}}"),
         ),
     ):
         built = built.with_panel(panel)
@@ -176,46 +202,38 @@ def dashboard() -> builders.Dashboard:
     built = built.with_row(builders.Row("Disks and processes"))
     for panel in (
         series(
-            "Disk used",
-            "Used share of each file system. Next: see Fullest disk.",
-            promql(
-                f"1 - node_filesystem_avail_bytes{FILES} / node_filesystem_size_bytes{FILES}",
-                "{{mountpoint}} on {{host}}",
-            ),
+            "Disk usage",
+            "Used share of each disk. Next: see Fullest disk.",
+            promql(usage(FILES), "{{device}} on {{host}}"),
             unit="percentunit",
             at_most=1,
             limit=0.9,
         ),
         series(
-            "Days until a disk is full",
-            "By how fast it has filled in 6 hours. Empty while no disk fills. Next: see Fullest disk.",
+            "Days until full",
+            "By how fast each disk has filled in 6 hours. Next: see Fullest disk.",
             promql(
-                f"node_filesystem_avail_bytes{FILES} / (-deriv(node_filesystem_avail_bytes{FILES}[6h]) > 0) / 86400",
-                "{{mountpoint}} on {{host}}",
+                f"min by (host, device) (node_filesystem_avail_bytes{FILES}"
+                f" / (-deriv(node_filesystem_avail_bytes{FILES}[6h]) > 0) / 86400)",
+                "{{device}} on {{host}}",
             ),
             unit="d",
+            empty="No disk is filling",
         ),
         series(
             "Memory",
-            "Memory of each part. Next, if at its limit: raise <role>_memory_max.",
+            "Resident memory of each service. Next, if it is at its maximum: raise <role>_memory_max.",
             promql(f"process_resident_memory_bytes{{{ON}}}", "{{job}} on {{host}}"),
             unit="bytes",
         ),
         series(
-            "Processor time",
-            "Processors that each part keeps busy.",
+            "CPU",
+            "Cores that each service uses.",
             promql(rate("process_cpu_seconds_total", "job, host"), "{{job}} on {{host}}"),
         ),
         series(
-            "Grafana's answers",
-            "Grafana's answers per second, by status. Next: 5xx, ./manage.sh logs grafana.",
-            promql(rate("grafana_http_request_duration_seconds_count", "status_code"), "{{status_code}}"),
-            unit="reqps",
-            stacked=True,
-        ),
-        series(
-            "Reachable parts",
-            "1 while Prometheus can scrape the part. Next: ./manage.sh status.",
+            "Scrape targets up",
+            "1 while Prometheus can scrape the target. Next: ./manage.sh status.",
             promql(f"min by (job, host) (up{{{ON}}})", "{{job}} on {{host}}"),
             at_most=1,
         ),

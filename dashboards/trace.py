@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard as builders
 
-from dashboards.blocks import datasource, lines, logql, number, page, series
+from dashboards.blocks import datasource, lines, logql, number, page, readable, series
 
 UID = "logstead-trace"
 # Without an id, nothing is found: lines that belong to no trace have none either.
 TRACED = '{job=~".+"} | trace_id!="" | trace_id="$trace_id"'
-WHY_EMPTY = "Empty until a trace id is pasted at the top, or while the chosen time doesn't include it."
+EMPTY = "No line with this trace id in the selected time"
 
 
 def dashboard() -> builders.Dashboard:
@@ -17,7 +17,7 @@ def dashboard() -> builders.Dashboard:
     built = page(
         UID,
         "Trace lookup",
-        "Paste a trace id, and see every line of its request, across services and hosts.",
+        "Paste a trace id to see all lines of its request, across services and hosts.",
         since="now-24h",
         refresh="",
     )
@@ -26,25 +26,29 @@ def dashboard() -> builders.Dashboard:
     built = built.with_panel(
         number(
             "Lines",
-            f"Lines of the trace. {WHY_EMPTY}",
+            "Number of lines of the trace.",
             logql(f"sum(count_over_time({TRACED} [$__range]))", instant=True),
+            empty="None",
         )
     )
     built = built.with_panel(
         series(
-            "Services",
-            f"Which services wrote lines of the trace, and when. {WHY_EMPTY}",
+            "Lines by service",
+            "Which services wrote lines of the trace, and when.",
             logql(f"sum by (service_name) (count_over_time({TRACED} [$__auto]))", "{{service_name}}"),
             span=20,
             stacked=True,
+            empty=EMPTY,
         )
     )
     return built.with_panel(
         lines(
             "All lines of the trace",
-            f"As they were written, the newest first. {WHY_EMPTY}",
-            TRACED,
+            "The oldest first, as in the live stream. A line's details have all fields of its record.",
+            readable(TRACED),
             height=18,
             limit=1000,
+            empty=EMPTY,
+            oldest_first=True,
         )
     )

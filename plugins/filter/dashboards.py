@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.logstead.platform.plugins.plugin_utils.noise import noise_filter
 
 Json = dict[str, Any]
 
@@ -27,8 +28,8 @@ FILE_KEYS = {"file", "folder"}
 PANEL_KEYS = {"title", "expr", "type", "unit", "description", "legend"}
 # What a panel of the template looks like that shows the same kind of thing.
 PANEL_TYPES = {
-    "timeseries": "Request rate",
-    "stat": "Errors logged",
+    "timeseries": "Request rate by status",
+    "stat": "Requests per second",
     "bargauge": "Top endpoints",
     "logs": "Live stream",
 }
@@ -37,6 +38,10 @@ UID = re.compile(r"[a-zA-Z0-9_-]{1,40}")
 # Grafana's own, which aren't provisioned.
 BUILT_IN_DATASOURCES = {"-- Grafana --", "-- Mixed --", "-- Dashboard --", "grafana", "__expr__"}
 VARIABLE = re.compile(r"\$\{?(\w+)")
+# How legends name the host.
+ON_HOST = " on {{host}}"
+# Logs Drilldown, a plugin. Grafana installs it unless that is disabled.
+DRILLDOWN = "/a/grafana-lokiexplore-app/explore"
 
 
 class DashboardError(Exception):
@@ -95,13 +100,42 @@ def remove_unusable_panels(dashboard: Json, known: set[str]) -> Json:
         kept.append(panel)
     if kept and kept[-1]["type"] == "row":
         kept.pop()
-    return {**dashboard, "panels": kept}
+    events = (dashboard.get("annotations") or {}).get("list") or []
+    usable = [event for event in events if not unknown_datasources(event, dashboard, known)]
+    return {**dashboard, "panels": kept, **({"annotations": {"list": usable}} if events else {})}
 
 
 def read_own_dashboards(folder: Path, known: set[str]) -> list[Json]:
     """Return the role's dashboards that show something with the data sources that there are."""
     found = [remove_unusable_panels(json.loads(path.read_text()), known) for path in sorted(folder.glob("*.json"))]
     return [dashboard for dashboard in found if dashboard["panels"]]
+
+
+def fit_to_site(
+    dashboard: Json, *, noise: Mapping[str, Any] | None = None, single_host: bool = False, drilldown: bool = False
+) -> Json:
+    """Return a dashboard of ours with what only the inventory tells.
+
+    Args:
+        dashboard: The dashboard.
+        noise: Known noise by name, which is left out of counts of errors.
+        single_host: Whether there is one host only, so that legends need not name it.
+        drilldown: Whether Grafana has Logs Drilldown, which is linked.
+    """
+    fitted = copy.deepcopy(dashboard)
+    for variable in fitted["templating"]["list"]:
+        if variable["name"] == "noise":
+            variable["query"] = noise_filter(noise or {})
+    if not drilldown:
+        fitted["links"] = [link for link in fitted["links"] if link["url"] != DRILLDOWN]
+    for panel in panels_in(fitted) if single_host else ():
+        for target in panel.get("targets") or []:
+            if legend := target.get("legendFormat"):
+                target["legendFormat"] = legend.replace(ON_HOST, "")
+        defaults = (panel.get("fieldConfig") or {}).get("defaults") or {}
+        if name := defaults.get("displayName"):
+            defaults["displayName"] = name.replace(bar_name(ON_HOST), "")
+    return fitted
 
 
 def read_file(path: Path, known: set[str]) -> Json:
@@ -157,10 +191,14 @@ def extra_panel(template: Json, entry: Any, number: int) -> Json:
     (target,) = panel["targets"]
     panel.update(id=number, title=str(entry["title"]), description=str(entry.get("description", "")))
     target.update(expr=str(entry["expr"]), legendFormat=str(entry.get("legend", "")))
+    defaults = panel["fieldConfig"]["defaults"]
+    defaults.pop("noValue", None)  # what the template's panel says when it is empty
     if kind != "logs":
-        panel["fieldConfig"]["defaults"]["unit"] = str(entry.get("unit", "short"))
+        defaults["unit"] = str(entry.get("unit", "short"))
+    if kind == "stat":
+        target["queryType"] = "instant"
     if kind == "bargauge":
-        panel["fieldConfig"]["defaults"]["displayName"] = bar_name(target["legendFormat"])
+        defaults["displayName"] = bar_name(target["legendFormat"])
     return panel
 
 
@@ -231,12 +269,12 @@ def conflict_of(folder: str, dashboard: Json, others: Sequence[tuple[str, Json]]
 
 
 def collect_dashboards(
-    entries: Sequence[Any], datasources: Sequence[str], base: Path
+    entries: Sequence[Any], datasources: Sequence[str], base: Path, fit: Callable[[Json], Json] = copy.deepcopy
 ) -> tuple[list[tuple[str, Json]], list[str]]:
-    """Return all dashboards, each with its folder's title, and what is wrong with the entries."""
+    """Return all dashboards, each with its folder's title, and what is wrong with the entries. `fit` changes ours."""
     known = set(datasources)
-    found = [(OWN_FOLDER, dashboard) for dashboard in read_own_dashboards(OWN_DASHBOARDS, known)]
-    template = json.loads((OWN_DASHBOARDS / TEMPLATE).read_text())
+    found = [(OWN_FOLDER, fit(dashboard)) for dashboard in read_own_dashboards(OWN_DASHBOARDS, known)]
+    template = fit(json.loads((OWN_DASHBOARDS / TEMPLATE).read_text()))
     problems = []
     for entry in entries:
         try:
@@ -262,18 +300,28 @@ def dashboard_problems(entries: Sequence[Any], datasources: Sequence[str], base:
     return collect_dashboards(entries, datasources, Path(base))[1]
 
 
-def dashboards(entries: Sequence[Any], datasources: Sequence[str], base: str | Path = ".") -> list[Json]:
+def dashboards(
+    entries: Sequence[Any],
+    datasources: Sequence[str],
+    base: str | Path = ".",
+    site: Mapping[str, Any] | None = None,
+) -> list[Json]:
     """Return every dashboard as `uid`, `folder` (title), `folder_uid`, `path` (relative) and `content` (its JSON).
 
     Args:
         entries: `grafana_dashboards`.
         datasources: Uids of the data sources that there are.
         base: Folder that relative paths start from.
+        site: What `fit_to_site` needs to know.
 
     Raises:
         AnsibleFilterError: An entry would not work.
     """
-    found, problems = collect_dashboards(entries, datasources, Path(base))
+
+    def fit(dashboard: Json) -> Json:
+        return fit_to_site(dashboard, **(site or {}))
+
+    found, problems = collect_dashboards(entries, datasources, Path(base), fit)
     if problems:
         raise AnsibleFilterError(" ".join(problems))
     return [

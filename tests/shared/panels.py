@@ -12,8 +12,6 @@ from support import eventually, fetch, journal
 
 GRAFANA = "http://127.0.0.1:3100"
 LOG_IN = ("--user", "admin:admin123")
-# In a panel's description, why there may be nothing to see.
-MAY_BE_EMPTY = re.compile(r"\bEmpty (is good|until|on hosts without|where nobody|for the first minutes|while no disk)")
 
 Json = dict[str, Any]
 
@@ -36,6 +34,11 @@ def dashboard(host: Any, uid: str) -> Json:
     assert status == 200, f"Grafana answers {status} for the dashboard {uid}: {answer}"
     model: Json = answer["dashboard"]
     return model
+
+
+def why_empty(panel: Json) -> str:
+    """Return what a panel says where it has no data; empty if it always has some."""
+    return str(((panel.get("fieldConfig") or {}).get("defaults") or {}).get("noValue") or "")
 
 
 def chosen(model: Json) -> dict[str, str]:
@@ -75,7 +78,7 @@ class Question:
         if status != 200:
             return f"{self.title}: {status} {frames}"
         if not any(column for frame in frames for column in frame["data"]["values"]):
-            return "" if MAY_BE_EMPTY.search(self.panel["description"]) else f"{self.title}: no data"
+            return "" if why_empty(self.panel) else f"{self.title}: no data"
         return next((f"{self.title}: {wrong}" for frame in frames if (wrong := self.misshapen(frame))), "")
 
     def await_answer(self, host: Any, values: Mapping[str, str]) -> None:
@@ -105,6 +108,13 @@ def questions(model: Json) -> Iterator[Question]:
         yield from (Question(panel, target) for target in panel.get("targets") or [])
 
 
+def events(model: Json) -> Iterator[Question]:
+    """Yield the query of every annotation, as Grafana's pages send it."""
+    for event in (model.get("annotations") or {}).get("list") or []:
+        panel = {"title": event["name"], "type": "logs" if event["datasource"]["type"] == "loki" else "timeseries"}
+        yield Question(panel, {"refId": "Anno", "datasource": event["datasource"], "expr": event["expr"]})
+
+
 def ask_query(host: Any, target: Json, values: Mapping[str, str], since: str = "now-1h") -> tuple[int, Any]:
     """Have Grafana ask a data source; return the status and the frames, or what is wrong."""
     query = json.loads(json.dumps(target), object_hook=lambda it: it)
@@ -122,7 +132,14 @@ def ask_query(host: Any, target: Json, values: Mapping[str, str], since: str = "
     return 200, result.get("frames") or []
 
 
-def value_of(frames: list[Json]) -> float:
-    """Return the one number of an instant query."""
+def number_shown(panel: Json, frames: list[Json]) -> float:
+    """Return the number that a stat panel shows of its one series."""
     (frame,) = frames
-    return float(frame["data"]["values"][-1][-1])
+    values = [float(value) for value in frame["data"]["values"][-1] if value is not None]
+    (reducer,) = panel["options"]["reduceOptions"]["calcs"]
+    return {"sum": sum(values), "lastNotNull": values[-1]}[reducer]
+
+
+def lines_shown(frames: list[Json]) -> list[str]:
+    """Return the lines that a panel of logs shows."""
+    return [str(line) for frame in frames for line in frame["data"]["values"][2]]
