@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import os
+import platform
+import sys
 import syslog
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from ansible_collections.logstead.platform.plugins.module_utils import check_memory, systemd_app_state
 from fake_systemd import Systemd
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY))
+
+from tests.hosts.cache import CACHE  # noqa: E402 - from the repository's root
+
+ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
+VERSIONS = {
+    name: version
+    for role in ("loki", "prometheus", "alertmanager")
+    for name, version in yaml.safe_load((REPOSITORY / f"roles/{role}/defaults/main.yml").read_text()).items()
+}
 
 
 @pytest.fixture(autouse=True)
@@ -40,3 +57,23 @@ def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Systemd:
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     return Systemd(folder)
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with lokitool, promtool and amtool, of the pinned releases."""
+    folder = tmp_path_factory.mktemp("programs")
+    mirror = CACHE / "mirror/github.com"
+    loki = mirror / f"grafana/loki/releases/download/v{VERSIONS['loki_version']}/lokitool-linux-{ARCHITECTURE}.zip"
+    with zipfile.ZipFile(loki) as content:
+        content.extract(loki.stem, folder)
+    (folder / loki.stem).rename(folder / "lokitool")
+    for suite, program in (("prometheus", "promtool"), ("alertmanager", "amtool")):
+        version = VERSIONS[f"{suite}_version"]
+        name = f"{suite}-{version}.linux-{ARCHITECTURE}"
+        with tarfile.open(mirror / f"prometheus/{suite}/releases/download/v{version}/{name}.tar.gz") as content:
+            content.extract(f"{name}/{program}", folder, filter="data")
+        (folder / name / program).rename(folder / program)
+    for program in ("lokitool", "promtool", "amtool"):
+        (folder / program).chmod(0o755)
+    return folder

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import platform
 import re
 import subprocess
 import sys
-import tarfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +22,7 @@ from ansible_collections.logstead.platform.plugins.filter.alertmanager_config im
 )
 from ansible_collections.logstead.platform.plugins.filter.ruler import by_tenant_folder, ruler_config
 
-from tests.hosts.cache import CACHE
-
 REPOSITORY = Path(__file__).resolve().parents[2]
-ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
-VERSIONS = {
-    name: version
-    for role in ("loki", "prometheus", "alertmanager")
-    for name, version in yaml.safe_load((REPOSITORY / f"roles/{role}/defaults/main.yml").read_text()).items()
-}
-
 Rule = dict[str, Any]
 
 
@@ -44,26 +32,6 @@ def default_rules() -> dict[str, Rule]:
     text = re.sub(r"\{% (end)?raw %\}", "", text).replace("{{ platform_grafana_url }}", "https://grafana.example.org")
     rules: dict[str, Rule] = yaml.safe_load(text)["platform_alert_rules"]
     return rules
-
-
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with lokitool, promtool and amtool, of the pinned releases."""
-    folder = tmp_path_factory.mktemp("programs")
-    mirror = CACHE / "mirror/github.com"
-    loki = mirror / f"grafana/loki/releases/download/v{VERSIONS['loki_version']}/lokitool-linux-{ARCHITECTURE}.zip"
-    with zipfile.ZipFile(loki) as content:
-        content.extract(loki.stem, folder)
-    (folder / loki.stem).rename(folder / "lokitool")
-    for suite, program in (("prometheus", "promtool"), ("alertmanager", "amtool")):
-        version = VERSIONS[f"{suite}_version"]
-        name = f"{suite}-{version}.linux-{ARCHITECTURE}"
-        with tarfile.open(mirror / f"prometheus/{suite}/releases/download/v{version}/{name}.tar.gz") as content:
-            content.extract(f"{name}/{program}", folder, filter="data")
-        (folder / name / program).rename(folder / program)
-    for program in ("lokitool", "promtool", "amtool"):
-        (folder / program).chmod(0o755)
-    return folder
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
