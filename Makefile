@@ -72,9 +72,10 @@ vault-init: ## Create an environment's vault with random secrets: make vault-ini
 	@python3 playbooks/vault_init.py "$(ENV)"
 
 .PHONY: docs
-docs: tools ## Regenerate the roles' READMEs and the table of environments
+docs: tools ## Regenerate the roles' READMEs and the tables of environments and formats
 	for role in roles/*/; do aar-doc $$role markdown; done
 	python tests/docs/environments.py
+	python tests/docs/formats.py
 
 .PHONY: dashboards
 dashboards: tools ## Regenerate Grafana's dashboards from dashboards/

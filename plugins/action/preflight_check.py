@@ -32,9 +32,11 @@ from ansible_collections.logstead.platform.plugins.plugin_utils.components impor
     all_components,
     components_of,
 )
+from ansible_collections.logstead.platform.plugins.plugin_utils.formats import all_problems as format_problems
+from ansible_collections.logstead.platform.plugins.plugin_utils.formats import default_formats
 from ansible_collections.logstead.platform.plugins.plugin_utils.logs import find_problems as log_problems
 from ansible_collections.logstead.platform.plugins.plugin_utils.noise import noise_problems
-from ansible_collections.logstead.platform.plugins.plugin_utils.topology import FAMILIES, Topology
+from ansible_collections.logstead.platform.plugins.plugin_utils.topology import FAMILIES, HOST_FAMILIES, Topology
 from ansible_collections.logstead.platform.plugins.plugin_utils.values import ENVIRONMENT, REGISTRY_HOST, find_problems
 from ansible_collections.logstead.platform.plugins.plugin_utils.variables import (
     COMMON_ROLES,
@@ -106,7 +108,7 @@ def known_names() -> dict[str, str]:
 
 def is_contribution(name: str) -> bool:
     """Tell whether a variable belongs to a family of variables that add up."""
-    return name.startswith(tuple(f"{family}_" for family in (*FAMILIES, "platform_logs")))
+    return name.startswith(tuple(f"{family}_" for family in (*FAMILIES, *HOST_FAMILIES)))
 
 
 def check_groups(asked: Variables) -> Problems:
@@ -192,6 +194,7 @@ def check_logs(asked: Variables) -> Problems:
     """Find logs that would not be collected or rotated as meant."""
     if isinstance(asked.get("platform_logs"), Mapping):
         yield from log_problems(asked["platform_logs"])
+        yield from format_problems(asked["platform_logs"], asked.get("platform_log_formats") or default_formats())
     if "logrotate" in roles_of(asked["group_names"]):
         try:
             active(asked.get("logrotate_rules") or [])
@@ -710,9 +713,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             if len(undefined) > count:
                 unresolved.add(name)
         topology = Topology(variables["inventory_hostname"], variables["groups"], variables["hostvars"])
-        for family in ("platform_logs", *FAMILIES):
+        of_host = dict(zip(HOST_FAMILIES, (topology.logs, topology.log_formats)))
+        for family in (*HOST_FAMILIES, *FAMILIES):
             try:
-                asked[family] = topology.logs() if family == "platform_logs" else topology.contributions(family)
+                asked[family] = of_host[family]() if family in of_host else topology.contributions(family)
             except AnsibleError as error:  # noqa: PERF203 - each is reported
                 undefined.append(str(error))
                 unresolved.add(family)

@@ -6,23 +6,40 @@ at https://grafana.com/docs/loki/latest/send-data/promtail/stages/.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.logstead.platform.plugins.plugin_utils.formats import (
+    Row,
+    Rows,
+    default_formats,
+    entry_problems,
+    expand,
+    fields_of,
+    format_problems,
+    layouts_of,
+    level_spellings,
+    needs_zone,
+    patterns_of,
+)
 
 Stage = dict[str, Any]
 
-# Programs spell levels in many ways. Whatever isn't one of these gives no label: a label's values must stay few.
-LEVELS = {
-    "DEBUG": ("TRACE", "DEBUG"),
-    "INFO": ("INFO", "INFORMATION", "NOTICE"),
-    "WARNING": ("WARN", "WARNING"),
-    "ERROR": ("ERR", "ERROR", "SEVERE"),
-    "CRITICAL": ("CRIT", "CRITICAL", "FATAL", "ALERT", "EMERG", "PANIC"),
+# What joins the lines of an entry, at most: Loki truncates an entry of more than 256 KB.
+MOST_LINES, LONGEST_WAIT = 500, "1s"
+# An empty or malformed id is no id, and an empty field no field: an empty template removes the value.
+METADATA_TEMPLATES = {
+    "trace_id": '{{ regexFind "^[0-9a-f]{32}$" .Value }}',
+    "span_id": '{{ regexFind "^[0-9a-f]{16}$" .Value }}',
 }
-# The first word in a plain line that is a level by itself, such as in "2026-11-01 12:00:00 [warn] …" or "level=warn".
-LEVEL_IN_TEXT = r"(?i)\b(?P<level>{})\b".format("|".join(name for names in LEVELS.values() for name in names))
+# The number of digits tells milli-, micro- and nanoseconds; Promtail reads seconds with a fraction.
+EPOCH = r"^(?P<epoch_seconds>\d{10})(?P<epoch_fraction>\d{3}|\d{6}|\d{9})(?:\.(?P<epoch_rest>\d{1,3})\d*)?$"
+EPOCH_TEMPLATE = (
+    "{{ if .epoch_seconds }}{{ .epoch_seconds }}.{{ .epoch_fraction }}{{ .epoch_rest }}"
+    '{{ else }}{{ or .Value "" }}{{ end }}'
+)
 # An unbounded set of names, one for each log-in or one-off command, becomes one name each.
 TRANSIENT_UNITS = {
     r"session-.+\.scope": "session.scope",
@@ -31,7 +48,7 @@ TRANSIENT_UNITS = {
     r"run-.+\.(service|scope|mount)": "run.$1",
     r"(libpod|docker)-.+\.scope": "$1.scope",
 }
-KEYS = {"job", "path", "format", "labels", "exclude", "sampling", "rate_limit"}
+KEYS = {"job", "path", "format", "timezone", "labels", "exclude", "sampling", "rate_limit"}
 # Whatever is worse than these is kept in full.
 SAMPLED_LEVELS = ("DEBUG", "INFO")
 RATE_LIMIT_KEYS = {"lines_per_second", "burst"}
@@ -99,37 +116,97 @@ def rate_limit_stages(limit: object, where: str) -> list[Stage]:
     return [{"limit": {"rate": rate, "burst": burst, "drop": False}}]
 
 
-def level_stages() -> list[Stage]:
+def level_stages(row: Row | None = None) -> list[Stage]:
     """Return the stages that make the label `level`, in upper case, from the extracted value of that name."""
-    spellings = " ".join(f'"{name}" "{level}"' for level, names in LEVELS.items() for name in names)
+    fields = fields_of(row or {})
+    spellings = " ".join(
+        f"{json.dumps(name)} {json.dumps(level)}" for name, level in level_spellings(row or {}).items()
+    )
+    spelling = '(or .level .level_in_any_case "" | ToUpper)' if "level_in_any_case" in fields else "(.Value | ToUpper)"
+    severity = "{{ if .priority }}{{ mod (int .priority) 8 }}{{ end }}"  # of syslog
     return [
-        {"template": {"source": "level", "template": f"{{{{ get (dict {spellings}) (.Value | ToUpper) }}}}"}},
+        *([{"template": {"source": "level", "template": severity}}] if "priority" in fields else []),
+        {"template": {"source": "level", "template": f"{{{{ get (dict {spellings}) {spelling} }}}}"}},
         {"labels": {"level": None}},
     ]
 
 
-def json_stages(record_names_service: bool) -> list[Stage]:
-    """Return the stages for files of JSON records."""
-    fields = ["timestamp", "level", "trace_id", "span_id"] + ["service_name"] * record_names_service
+def timestamp_stages(row: Row, timezone: str) -> list[Stage]:
+    """Return the stages that give an entry its own time; `timezone` is for times without a zone."""
+    layout, *others = layouts_of(row)
+    stages: list[Stage] = []
+    if "Unix" in (layout, *others):
+        stages = [
+            {"regex": {"source": "timestamp", "expression": EPOCH}},
+            {"template": {"source": "timestamp", "template": EPOCH_TEMPLATE}},
+        ]
+    stage: Stage = {"source": "time" if row.get("container") else "timestamp", "format": layout}
+    if others:
+        stage["fallback_formats"] = others
+    if needs_zone(row):
+        stage["location"] = timezone
+    # `skip` leaves the time of reading; the default would give an entry without a time that of its neighbour.
+    return [*stages, {"timestamp": {**stage, "action_on_failure": "skip"}}]
+
+
+def metadata_stages(row: Row) -> list[Stage]:
+    """Return the stages that make structured metadata."""
+    names = row.get("metadata") or []
+    anything = '{{ with .Value }}{{ if ne . "-" }}{{ . }}{{ end }}{{ end }}'
     return [
-        {"json": {"expressions": {field: field for field in fields}}},
-        *level_stages(),
-        *([{"labels": {"service_name": None}}] if record_names_service else []),
-        # An empty or malformed id is no id: an empty template removes the value.
-        {"template": {"source": "trace_id", "template": '{{ regexFind "^[0-9a-f]{32}$" .Value }}'}},
-        {"template": {"source": "span_id", "template": '{{ regexFind "^[0-9a-f]{16}$" .Value }}'}},
-        {"structured_metadata": {"trace_id": None, "span_id": None}},
-        # `skip` leaves the time of reading; the default would give a record without a time that of its neighbour.
-        {"timestamp": {"source": "timestamp", "format": "RFC3339Nano", "action_on_failure": "skip"}},
+        *({"template": {"source": name, "template": METADATA_TEMPLATES.get(name, anything)}} for name in names),
+        *([{"structured_metadata": dict.fromkeys(names)}] if names else []),
     ]
 
 
-def plain_stages() -> list[Stage]:
-    """Return the stages for files of plain lines."""
-    return [{"regex": {"expression": LEVEL_IN_TEXT}}, *level_stages()]
+def container_stages(formats: Rows, labels: Mapping[str, Any]) -> list[Stage]:
+    """Return the stages for what a container wrote, which is JSON or text."""
+
+    def within(filter_: str, name: str) -> Stage:
+        row = {key: value for key, value in formats[name].items() if key not in ("layouts", "first_line")}
+        return {
+            "match": {
+                "selector": f'{{job=~".+"}} {filter_} "^\\\\s*[{{]"',
+                "stages": row_stages(row, "", formats, labels),
+            }
+        }
+
+    return [within("|~", "json"), within("!~", "plain")]
 
 
-def file_scrape_config(entry: Mapping[str, Any], sampling: Mapping[str, Any]) -> dict[str, Any]:
+def row_stages(row: Row, timezone: str, formats: Rows, labels: Mapping[str, Any]) -> list[Stage]:
+    """Return the stages for lines of a format; `labels` are those of the entry."""
+    stages: list[Stage] = []
+    fields = fields_of(row)
+    if "first_line" in row:
+        joined = {"firstline": expand(row["first_line"]), "max_lines": MOST_LINES, "max_wait_time": LONGEST_WAIT}
+        stages.append({"multiline": joined})
+    if row.get("container"):
+        # The stage joins what the runtime has split, and makes a label of the stream.
+        stages += [{row["container"]: {}}, {"labeldrop": ["stream"]}]
+    if "keys" in row:
+        is_named = "service_name" in labels
+        expressions = {name: " || ".join(map(str, paths)) for name, paths in row["keys"].items()}
+        stages.append(
+            {"json": {"expressions": {k: v for k, v in expressions.items() if k != "service_name" or not is_named}}}
+        )
+    stages += [{"regex": {"expression": pattern}} for pattern in patterns_of(row)]
+    if fields & {"level", "level_in_any_case", "priority"}:
+        stages += level_stages(row)
+    if "service_name" in fields and "service_name" not in labels:
+        stages.append({"labels": {"service_name": None}})
+    stages += metadata_stages(row)
+    if row.get("layouts"):
+        stages += timestamp_stages(row, timezone)
+    if "line" in fields:
+        stages += [
+            {"template": {"source": "line", "template": '{{ TrimSuffix .Value "\\n" }}'}},
+            {"output": {"source": "line"}},
+        ]
+    return stages + (container_stages(formats, labels) if row.get("container") or "line" in fields else [])
+
+
+def file_scrape_config(entry: Mapping[str, Any], sampling: Mapping[str, Any], formats: Rows) -> dict[str, Any]:
     """Return the scrape_config of one entry of `promtail_log_files`; its own sampling beats that of its job."""
     unknown, missing = set(entry) - KEYS, {"job", "path"} - set(entry)
     if unknown or missing:
@@ -141,18 +218,12 @@ def file_scrape_config(entry: Mapping[str, Any], sampling: Mapping[str, Any]) ->
             f"an entry has job and path, and may have {', '.join(sorted(KEYS - {'job', 'path'}))}"
         )
     labels = dict(entry.get("labels", {}))
-    file_format = entry.get("format", "json")
-    if file_format == "json":
-        stages = json_stages(record_names_service="service_name" not in labels)
-    elif file_format == "plain":
-        stages = plain_stages()
-    else:
-        raise AnsibleFilterError(
-            f"promtail_log_files: {entry['path']} has the format {file_format!r}; it is json or plain"
-        )
+    where = f"promtail_log_files: {entry['path']}"
+    if problems := list(entry_problems(where, entry, formats)):
+        raise AnsibleFilterError(" ".join(problems))
+    stages = row_stages(formats[entry.get("format", "json")], entry.get("timezone", "Local"), formats, labels)
     labels.setdefault("service_name", entry["job"])
     # The path of a file says nothing that job and service_name don't, and would multiply the streams.
-    where = f"promtail_log_files: {entry['path']}"
     stages = [
         *stages,
         *sampling_stages(entry.get("sampling", sampling.get(entry["job"], {})), where),
@@ -168,15 +239,23 @@ def file_scrape_config(entry: Mapping[str, Any], sampling: Mapping[str, Any]) ->
 
 
 def file_scrape_configs(
-    entries: Iterable[Mapping[str, Any]], sampling: Mapping[str, Any] | None = None
+    entries: Iterable[Mapping[str, Any]], sampling: Mapping[str, Any] | None = None, formats: Rows | None = None
 ) -> list[dict[str, Any]]:
-    """Return the scrape_configs of `promtail_log_files`; `sampling` has the shares of each job.
+    """Return the scrape_configs of `promtail_log_files`.
+
+    Args:
+        entries: Logs, each with a job and a path.
+        sampling: Shares of the lines to keep, by job and level.
+        formats: Rows by name, as `formats.yml` has them; by default those.
 
     Raises:
         AnsibleFilterError: An entry has an unknown or a missing key, an unknown format, a path that another one has, or
-            a level that must not be sampled.
+            a level that must not be sampled; or a row of the formats is invalid.
     """
-    configs = [file_scrape_config(entry, sampling or {}) for entry in entries]
+    rows = default_formats() if formats is None else formats
+    if problems := list(format_problems(rows)):
+        raise AnsibleFilterError(" ".join(problems))
+    configs = [file_scrape_config(entry, sampling or {}, rows) for entry in entries]
     names = [config["job_name"] for config in configs]
     twice = {name for name in names if names.count(name) > 1}
     if twice:

@@ -25,7 +25,7 @@ from ansible_collections.logstead.platform.plugins.plugin_utils.values import (
 
 Entry = Mapping[str, Any]
 
-SOURCE_KEYS = {"job", "format", "labels", "exclude", "sampling", "rate_limit"}
+SOURCE_KEYS = {"job", "format", "timezone", "labels", "exclude", "sampling", "rate_limit"}
 KEYS = SOURCE_KEYS | {"path", "paths", "collect", "rotation"}
 ROTATION_KEYS = {
     *("enabled", "frequency", "max_size", "keep", "max_age_days", "max_total_size", "compress"),

@@ -19,6 +19,7 @@ from ansible_collections.logstead.platform.plugins.plugin_utils.components impor
     find_component,
 )
 from ansible_collections.logstead.platform.plugins.plugin_utils.contributions import merge_contributions
+from ansible_collections.logstead.platform.plugins.plugin_utils.formats import default_formats
 from ansible_collections.logstead.platform.plugins.plugin_utils.logs import (
     combine,
     default_logs,
@@ -35,6 +36,8 @@ FAMILIES: dict[str, type[dict[str, Any]] | type[list[Any]]] = {
     "platform_dashboards": list,
     "platform_known_noise": dict,
 }
+# Families of variables of one host, whose entries are merged over the platform's own.
+HOST_FAMILIES = ("platform_logs", "platform_log_formats")
 LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"  # noqa: S104 - Grafana and the gateway ask for a log-in
 Variables = Mapping[str, Any]
 
@@ -210,6 +213,11 @@ class Topology:
         folder, service = (str(self.value(name, default=role[name])) for name in names)
         own = merge_contributions("platform_logs", {self.host: self.hostvars[self.host]}, {})
         return combine(default_logs(folder.rstrip("/"), service, self.is_in("demo_app")), own)
+
+    def log_formats(self) -> dict[str, Any]:
+        """Return the formats of this host's logs by name: the platform's own, and those of the inventory over them."""
+        own = merge_contributions("platform_log_formats", {self.host: self.hostvars[self.host]}, {})
+        return combine(default_formats(), own)
 
     def log_sources(self) -> list[dict[str, Any]]:
         """Return the files that the collector of this host reads."""

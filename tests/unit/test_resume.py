@@ -278,6 +278,37 @@ def test_plain_files_are_left_alone(tmp_path: Path, loki: FakeLoki) -> None:
 
 
 @pytest.mark.parametrize(
+    "fields",
+    [
+        {"@timestamp": "2026-11-26T03:04:05.678+0100"},
+        {"time": 1795658645678},
+        {"time": None, "ts": "2026-11-26 03:04:05,678+01:00"},
+        {"timestamp": "", "timeUnixNano": "1795658645678000000"},
+    ],
+)
+def test_records_with_other_keys_and_forms_of_a_time_are_found_in_loki(
+    loki: FakeLoki, start: Start, fields: dict[str, Any]
+) -> None:
+    lines = [f"{json.dumps({**fields, 'number': number})}\n".encode() for number in range(10)]
+    start.write(lines)
+    loki.entries = [(1795658645678 * 10**6, line.decode().rstrip()) for line in lines[:7]]
+    start.resume()
+    resume.write_positions(start.positions, {str(start.log): "0"})
+    start.resume()
+    assert start.position() == sum(map(len, lines[:7]))
+
+
+def test_a_time_in_another_form_is_none_where_promtail_reads_rfc_3339_alone() -> None:
+    (config,) = file_scrape_configs([{"path": "/x", "job": "app"}])
+    strict = {"json": {"expressions": {"timestamp": None}}}, {"timestamp": {"source": "timestamp", "format": "RFC3339"}}
+    source = resume.source_of({**config, "pipeline_stages": [*strict]}, {})
+    assert source is not None
+    assert source.time_field.read({"timestamp": "1970-01-01T00:00:01Z"}) == 10**9
+    assert source.time_field.read({"timestamp": 1795658645678}) is None
+    assert source.time_field.read({"time": "1970-01-01T00:00:01Z"}) is None
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("1970-01-01T00:00:01Z", 10**9),

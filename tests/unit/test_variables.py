@@ -13,13 +13,13 @@ import pytest
 import yaml
 from ansible_collections.logstead.platform.plugins.action.preflight_check import options_of
 from ansible_collections.logstead.platform.plugins.plugin_utils.components import ROLES
-from ansible_collections.logstead.platform.plugins.plugin_utils.topology import FAMILIES
+from ansible_collections.logstead.platform.plugins.plugin_utils.topology import FAMILIES, HOST_FAMILIES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NAMES = {path.parents[1].name: options_of(path.parents[1].name) for path in ROLES.glob("*/meta/argument_specs.yml")}
 # The shared role is called by roles alone. A family's entries are merged, which is tested by itself.
 VARIABLES = sorted(
-    name for role, options in NAMES.items() if role != "systemd_app" for name in options if name != "platform_logs"
+    name for role, options in NAMES.items() if role != "systemd_app" for name in options if name not in HOST_FAMILIES
 )
 SCOPES = {"here": "all", "grouped": "group", "hosted": "host"}
 
@@ -88,7 +88,7 @@ def test_hosts_in_groups_and_nothing_else_have_a_value_for_every_variable(tmp_pa
     inventory = {"all": {"children": {group: {"hosts": {"one": host}} for group in groups}}}
     roles = [role for role in NAMES if role not in ("systemd_app", "platform", "grafana_org", "gateway")]
     names = [name for role in ("platform", *roles) for name in NAMES[role] if not name.endswith(("password", "_key"))]
-    optional = {"platform_logs"}
+    optional = set(HOST_FAMILIES)
     imported = [
         {"ansible.builtin.import_role": {"name": f"logstead.platform.{role}"}, "tags": ["never"]} for role in roles
     ]
@@ -115,4 +115,4 @@ def test_hosts_in_groups_and_nothing_else_have_a_value_for_every_variable(tmp_pa
 
 
 def test_every_family_of_variables_is_documented() -> None:
-    assert set(FAMILIES) | {"platform_logs"} <= set(NAMES["platform"])
+    assert {*FAMILIES, *HOST_FAMILIES} <= set(NAMES["platform"])

@@ -39,6 +39,7 @@ import urllib.request
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from decimal import Decimal
 from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -56,6 +57,11 @@ SECOND = 10**9
 OPAQUE_STAGES = {"output", "replace", "pack", "multiline", "cri", "docker", "decolorize", "tenant", "static_labels"}
 LOSSY_STAGES = {"sampling", "drop", "limit"}
 RFC3339 = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:[.,](\d+))?(?:Z|([+-])(\d\d):(\d\d))")
+# What the format `json` reads as well. A time without a zone is that of the host, which isn't known here.
+ZONED = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d(?:[.,]\d+)?) ?(?:Z|([+-]\d\d):?(\d\d))")
+EPOCH = re.compile(r"(\d{10})(\d{3}|\d{6}|\d{9})(?:\.(\d{1,3})\d*)?|(\d{1,11})(?:\.(\d{1,18}))?")
+KEY = r"""(?:[A-Za-z_]\w*|"[^"\\]+")"""
+KEY_PATH = re.compile(rf"{KEY}(?:\.{KEY})*")
 # A key or a value of Promtail's positions, and what YAML escapes in double quotes.
 SCALAR = r"""(?:"(?:[^"\\\0]|\\.)*"|'(?:[^'\0]|'')*'|(?![?-] )[^\s"'\[{#\0][^\0]*?)"""
 ESCAPES = dict(zip("0abtnvfreN_LP", "\0\a\b\t\n\v\f\r\x1b\x85\xa0\u2028\u2029"))
@@ -96,6 +102,45 @@ def nanoseconds(text: object) -> int | None:
     return seconds * SECOND + int((found[7] or "").ljust(9, "0")[:9])
 
 
+def epoch_nanoseconds(text: str) -> int | None:
+    """Return seconds, milli-, micro- or nanoseconds since the epoch as nanoseconds, as Promtail does for `json`."""
+    found = EPOCH.fullmatch(text)
+    if not found:
+        return None
+    seconds, fraction = (found[1], found[2] + (found[3] or "")) if found[1] else (found[4], found[5] or "0")
+    return int(seconds) * SECOND + int(float(int(fraction)) * 10.0 ** (9 - len(fraction)))
+
+
+@dataclass(frozen=True)
+class TimeField:
+    """Where the records of a file have their time: JMESPath expressions, of which the first with a value counts."""
+
+    paths: tuple[str, ...]
+    is_lenient: bool = False  # whether it has any form that the format `json` knows, or that of RFC 3339 alone
+
+    def read(self, record: object) -> int | None:
+        """Return a record's time in nanoseconds since the epoch; None if it has none, or none that can be told here."""
+        values = (self.value(record, path) for path in self.paths)
+        value = next((value for value in values if value not in (None, "", [], {}) and value is not False), None)
+        if not self.is_lenient:
+            return nanoseconds(value)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            # Promtail reads each number as a float.
+            value = re.sub(r"\.0$", "", f"{Decimal(repr(float(value))):f}")
+        if not isinstance(value, str):
+            return None
+        if zoned := ZONED.fullmatch(value):
+            date, clock, hours, minutes = zoned.groups()
+            return nanoseconds(f"{date}T{clock}{f'{hours}:{minutes}' if hours else 'Z'}")
+        return epoch_nanoseconds(value)
+
+    def value(self, record: object, path: str) -> object:
+        """Return the value that nested keys lead to; None if there is none."""
+        for key in re.findall(KEY, path):
+            record = record.get(key.strip('"')) if isinstance(record, dict) else None
+        return record
+
+
 @dataclass(frozen=True)
 class Line:
     """A line of a file: where it ends, its own time if it has one, and its text."""
@@ -109,7 +154,7 @@ class Line:
 class LogFile:
     """A log file, gzipped or not, of which the complete lines are read; a rotated one's last line is complete."""
 
-    def __init__(self, path: Path, time_field: str, is_rotated: bool = False) -> None:
+    def __init__(self, path: Path, time_field: TimeField, is_rotated: bool = False) -> None:
         self.path, self.time_field, self.is_rotated = path, time_field, is_rotated
         self.has_times = False  # whether a line with a time was seen
         stream = path.open("rb")
@@ -149,7 +194,7 @@ class LogFile:
                 record = json.loads(raw.decode(errors="replace"))
             except (ValueError, RecursionError):
                 record = None
-            when = nanoseconds(record.get(self.time_field)) if isinstance(record, dict) else None
+            when = self.time_field.read(record)
             self.has_times = self.has_times or when is not None
             end = start + len(raw)
             yield Line(start, end, when, comparable(text))
@@ -224,7 +269,7 @@ class Source:
     pattern: str
     exclude: str
     selector: str
-    time_field: str
+    time_field: TimeField
     is_lossy: bool
 
     def follows(self, path: str) -> bool:
@@ -297,12 +342,12 @@ def source_of(config: dict[str, Any], external_labels: dict[str, str]) -> Source
     is_plain = len(groups) == 1 and not config.get("relabel_configs") and not names & OPAQUE_STAGES
     if not is_plain or len(times) != 1 or times[0].get("format") not in ("RFC3339", "RFC3339Nano"):
         return None
-    time_field = fields.get(times[0].get("source"), "")
+    paths = tuple(str(fields.get(times[0].get("source"), "")).split(" || "))
     labels = groups[0]["labels"]
     changed = {label for name, stage in stages if name in ("labels", "labeldrop") for label in stage}
     known = {**external_labels, **labels}
     wanted = {name: value for name, value in known.items() if not name.startswith("__") and name not in changed}
-    if not re.fullmatch(r"\w+", time_field) or not wanted or "__path__" not in labels:
+    if not all(map(KEY_PATH.fullmatch, paths)) or not wanted or "__path__" not in labels:
         return None
     selector = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in sorted(wanted.items()))
     return Source(
@@ -310,7 +355,7 @@ def source_of(config: dict[str, Any], external_labels: dict[str, str]) -> Source
         pattern=labels["__path__"],
         exclude=labels.get("__path_exclude__", ""),
         selector=f"{{{selector}}}",
-        time_field=time_field,
+        time_field=TimeField(paths, is_lenient="Unix" in (times[0].get("fallback_formats") or [])),
         is_lossy=bool(names & LOSSY_STAGES),
     )
 

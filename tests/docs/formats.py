@@ -1,0 +1,56 @@
+"""Write the table of docs/formats.md from the formats that come with the platform."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "collections"))
+
+from ansible_collections.logstead.platform.plugins.plugin_utils.formats import Row, default_formats, fields_of
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DOCUMENT = REPOSITORY / "docs/formats.md"
+MARKS = ("<!-- made by `make docs` from formats.yml: begin -->\n", "<!-- end -->\n")
+LONGEST_SAMPLE = 110
+
+
+def sample_of(row: Row) -> str:
+    """Return the first line of a row's sample, shortened, as code in a table."""
+    line = str(row["sample"]).split("\n")[0].replace("|", "\\|")
+    return f"`{line if len(line) <= LONGEST_SAMPLE else line[:LONGEST_SAMPLE] + '…'}`"
+
+
+def line_of(name: str, row: Row) -> list[str]:
+    """Return the cells of a format."""
+    fields = fields_of(row)
+    has_level = bool(fields & {"level", "level_in_any_case", "priority", "line"}) or bool(row.get("container"))
+    return [
+        f"`{name}`",
+        f"{row['about']}: {sample_of(row)}",
+        "yes" if "first_line" in row else "",
+        "its own" if row.get("layouts") else "of reading",
+        "yes" if has_level else "",
+        ", ".join(f"`{field}`" for field in row.get("metadata") or []),
+    ]
+
+
+def table() -> str:
+    """Return the table in Markdown."""
+    lines = [["format", "software and sample", "joins lines", "time", "level", "structured metadata"], ["---"] * 6]
+    lines += [line_of(name, row) for name, row in sorted(default_formats().items())]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def document() -> str:
+    """Return the document with a fresh table in it."""
+    begin, end = (re.escape(mark) for mark in MARKS)
+    fresh = MARKS[0] + table() + MARKS[1]
+    return re.sub(f"{begin}.*?{end}", lambda _: fresh, DOCUMENT.read_text(), count=1, flags=re.DOTALL)
+
+
+if __name__ == "__main__":
+    if not all(mark in DOCUMENT.read_text() for mark in MARKS):
+        sys.exit(f"{DOCUMENT} has lost the marks that the table stands between")
+    DOCUMENT.write_text(document())
