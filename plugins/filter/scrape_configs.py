@@ -40,6 +40,10 @@ EPOCH_TEMPLATE = (
     "{{ if .epoch_seconds }}{{ .epoch_seconds }}.{{ .epoch_fraction }}{{ .epoch_rest }}"
     '{{ else }}{{ or .Value "" }}{{ end }}'
 )
+TIME_OF_READING: list[Stage] = [
+    {"template": {"source": "timestamp", "template": '{{ now | date "2006-01-02T15:04:05.999999999Z07:00" }}'}},
+    {"timestamp": {"source": "timestamp", "format": "RFC3339Nano", "action_on_failure": "skip"}},
+]
 # An unbounded set of names, one for each log-in or one-off command, becomes one name each.
 TRANSIENT_UNITS = {
     r"session-.+\.scope": "session.scope",
@@ -178,7 +182,7 @@ def row_stages(row: Row, timezone: str, formats: Rows, labels: Mapping[str, Any]
     """Return the stages for lines of a format; `labels` are those of the entry."""
     stages: list[Stage] = []
     fields = fields_of(row)
-    if "first_line" in row:
+    if row.get("first_line"):
         joined = {"firstline": expand(row["first_line"]), "max_lines": MOST_LINES, "max_wait_time": LONGEST_WAIT}
         stages.append({"multiline": joined})
     if row.get("container"):
@@ -203,6 +207,10 @@ def row_stages(row: Row, timezone: str, formats: Rows, labels: Mapping[str, Any]
             {"template": {"source": "line", "template": '{{ TrimSuffix .Value "\\n" }}'}},
             {"output": {"source": "line"}},
         ]
+    if row.get("first_line"):
+        # The stage `multiline` gives what doesn't follow an entry at once the time of that entry, however old it is.
+        others = f'{{job=~".+"}} !~ {json.dumps(expand(row["first_line"]))}'
+        stages.append({"match": {"selector": others, "stages": TIME_OF_READING}})
     return stages + (container_stages(formats, labels) if row.get("container") or "line" in fields else [])
 
 

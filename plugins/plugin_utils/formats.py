@@ -340,7 +340,7 @@ def sample_problems(where: str, row: Row) -> Iterator[str]:
     spelling = found.get("level") or found.get("level_in_any_case") or ""
     if spelling and spelling.upper() not in level_spellings(row):
         yield f"{where}: the level {spelling!r} of its sample is unknown: add it to levels."
-    if "first_line" in row:
+    if row.get("first_line"):
         first, *others = row["sample"].split("\n")
         begin = re.compile(expand(row["first_line"]), re.ASCII)
         if not begin.search(first):

@@ -29,7 +29,7 @@ def line_of(name: str, row: Row) -> list[str]:
     return [
         f"`{name}`",
         f"{row['about']}: {sample_of(row)}",
-        "yes" if "first_line" in row else "",
+        "yes" if row.get("first_line") else "",
         "its own" if row.get("layouts") else "of reading",
         "yes" if has_level else "",
         ", ".join(f"`{field}`" for field in row.get("metadata") or []),

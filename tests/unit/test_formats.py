@@ -42,6 +42,7 @@ FORMATS = {
 }
 HOST_ZONE = "Europe/Berlin"
 SECONDS = 40
+LATER = "  later, and\nwithout a time\n"
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
@@ -110,9 +111,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, li
         deadline = time.monotonic() + SECONDS
         while len(sink.entries) < wanted and promtail.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
+        end = time.time_ns()
+        # What comes later, without a first line.
+        with (folder / "plain.log").open("a") as log:
+            log.write(LATER)
+        while len(sink.entries) < wanted + 1 and promtail.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
         promtail.terminate()
         promtail.wait(timeout=30)
-    end = time.time_ns()
     print((folder / "promtail.txt").read_text()[-4000:])
     found: dict[str, list[Pushed]] = {name: [] for name in CORPORA}
     for entry in sink.entries:
@@ -125,7 +131,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, li
 def test_lines_as_software_writes_them_have_their_time_level_and_metadata(
     run: tuple[dict[str, list[Pushed]], int, int], name: str
 ) -> None:
-    pushed, begin, end = run
+    found_by_corpus, begin, end = run
+    pushed = [entry for entry in found_by_corpus[name] if entry.text != LATER.rstrip("\n")]
     wanted = {
         as_seen(entry, "becomes"): {
             "time": nanoseconds(entry["time"]) if "time" in entry else "that of reading",
@@ -142,10 +149,18 @@ def test_lines_as_software_writes_them_have_their_time_level_and_metadata(
             "metadata": entry.metadata,
             "labels": {key: value for key, value in entry.labels.items() if key != "level"},
         }
-        for entry in pushed[name]
+        for entry in pushed
     }
     assert found == wanted
-    assert len(pushed[name]) == len(CORPORA[name]["entries"])
+    assert len(pushed) == len(CORPORA[name]["entries"])
+
+
+def test_lines_that_come_late_have_the_time_of_reading_and_not_that_of_the_entry_before(
+    run: tuple[dict[str, list[Pushed]], int, int],
+) -> None:
+    pushed, _, end = run
+    (late,) = [entry for entry in pushed["plain"] if entry.text == LATER.rstrip("\n")]
+    assert end <= late.time <= end + SECONDS * 10**9
 
 
 @pytest.mark.parametrize("name", ["json", "mongodb"])

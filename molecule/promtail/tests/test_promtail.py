@@ -138,11 +138,38 @@ def test_a_line_that_is_no_proper_record_is_found_all_the_same(hosts: Hosts, tex
 
 def test_a_plain_line_is_found_with_its_level(hosts: Hosts) -> None:
     mark = unique("plain")
-    append(hosts, "/var/log/plain.log", f"2026-01-01 12:00:00 [error] 7#7: {mark}")
-    append(hosts, "/var/log/plain.log", f"nothing to tell, {mark}")
+    now = datetime.datetime.now(datetime.timezone.utc)
+    append(hosts, "/var/log/plain.log", f"{now:%Y-%m-%d %H:%M:%SZ} nothing to tell, {mark}")
+    append(hosts, "/var/log/plain.log", f"{now:%Y-%m-%d %H:%M:%SZ} [error] 7#7: {mark}\nand more")
     for host in hosts:
         eventually(lambda: len(find_lines(host, f'{{job="plain"}} |= "{mark}"')) == 2)
-    assert found(hosts, f'{{job="plain", service_name="plain-app", level="ERROR"}} |= "{mark}"')
+    (line, *_) = found(hosts, f'{{job="plain", service_name="plain-app", level="ERROR"}} |= "{mark}"')
+    assert line.text.endswith("\nand more")
+
+
+def test_lines_in_the_formats_of_other_software_have_their_own_time_level_and_metadata(hosts: Hosts) -> None:
+    mark = unique("formats")
+    then = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(minutes=20)
+    india = then.astimezone(datetime.timezone(datetime.timedelta(hours=5, minutes=30)))
+    trace = f'Traceback (most recent call last):\n  File "{mark}.py", line 17\nValueError: no'
+    node = {"time": int(then.timestamp() * 1000), "severity": 50, "msg": mark, "traceId": TRACE_ID}
+    for host in hosts:
+        local = host.check_output(f"date -d @{int(then.timestamp())} '+%Y-%m-%d %H:%M:%S'")
+        append([host], "/var/log/app/python.txt", f"{local},678 ERROR billing: {mark}\n{trace}")
+    append(hosts, "/var/log/app/zoned.txt", f"{india:%Y-%m-%d %H:%M:%S} WARNING {mark}")
+    append(hosts, "/var/log/app/node.txt", json.dumps(node))
+    request = f'203.0.113.7 - - [{then:%d/%b/%Y:%H:%M:%S +0000}] "GET /{mark}?ERROR HTTP/1.1" 404 1 "-" "-"'
+    append(hosts, "/var/log/app/nginx.txt", request)
+    levels = {"python": "ERROR", "zoned": "WARNING", "node": "ERROR", "nginx": None}
+    lines = {job: found(hosts, f'{{job="{job}"}} |= "{mark}"') for job in levels}
+    for job, level in levels.items():
+        assert {line.labels.get("level") for line in lines[job]} == {level}
+        recent = f'sum(count_over_time({{job="{job}"}} |= "{mark}" [15m]))'
+        for host in hosts:
+            assert (find_sample(host, recent), find_sample(host, recent.replace("15m", "25m"))) == (0, 1), job
+    assert all(line.text.endswith(trace) for line in lines["python"])
+    assert {line.labels.get("trace_id") for line in lines["node"]} == {TRACE_ID}
+    assert {(line.labels.get("method"), line.labels.get("status_code")) for line in lines["nginx"]} == {("GET", "404")}
 
 
 def test_a_pattern_finds_new_files_in_new_folders_but_not_excluded_ones(hosts: Hosts) -> None:
