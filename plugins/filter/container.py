@@ -77,6 +77,7 @@ def container_once(image: str, name: str, program: str, *folders: str) -> list[s
             "--pull=never",
             "--log-driver=none",
             "--image-volume=ignore",
+            "--env=TZ",
         ),
         *(*identity(name, []), *SANDBOX, "--network=host", f"--volume=/etc/{name}:/etc/{name}:ro", *writes),
         *(f"--entrypoint={program}", image),

@@ -591,3 +591,14 @@ def test_promtail_starts_even_if_the_settings_are_broken(start: Start, tmp_path:
     result = run_program(start, tmp_path)
     assert result.stdout == "promtail runs\n"
     assert "lines may be lost or sent twice" in result.stderr
+
+
+def test_the_time_zone_of_the_host_has_a_name(tmp_path: Path) -> None:
+    link = tmp_path / "localtime"
+    assert resume.zone_of_host(link) == ""
+    link.symlink_to("/usr/share/zoneinfo/Europe/Berlin")
+    assert resume.zone_of_host(link) == "Europe/Berlin"
+    link.unlink()
+    link.write_bytes(b"TZif2")
+    (tmp_path / "timezone").write_text("Asia/Kathmandu\n")
+    assert resume.zone_of_host(link) == "Asia/Kathmandu"

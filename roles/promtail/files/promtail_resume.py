@@ -866,6 +866,14 @@ def set_positions_as(container: dict[str, Any], settings: dict[str, Any], comman
         os.waitpid(child, 0)
 
 
+def zone_of_host(link: Path = Path("/etc/localtime")) -> str:
+    """Return the name of the host's time zone; empty if it can't be told, which means UTC."""
+    name = str(link.resolve()).partition("/zoneinfo/")[2]
+    with contextlib.suppress(OSError):
+        name = name or link.with_name("timezone").read_text().strip()
+    return name
+
+
 def main() -> None:
     """Set the positions, then become Promtail."""
     settings_path, *command = sys.argv[1:]
@@ -873,6 +881,8 @@ def main() -> None:
         text = Path(settings_path).read_text()
         settings = json.loads("\n".join(line for line in text.splitlines() if not line.startswith("#")))
         if "container" in settings:
+            # Its image doesn't see the host's, in which times without a zone are.
+            os.environ.setdefault("TZ", zone_of_host())
             set_positions_as(settings["container"], settings, command)
         else:
             set_positions(settings, command)
