@@ -153,9 +153,9 @@ def timestamp_stages(row: Row, timezone: str) -> list[Stage]:
     return [*stages, {"timestamp": {**stage, "action_on_failure": "skip"}}]
 
 
-def metadata_stages(row: Row) -> list[Stage]:
-    """Return the stages that make structured metadata."""
-    names = row.get("metadata") or []
+def metadata_stages(row: Row, labels: Mapping[str, Any]) -> list[Stage]:
+    """Return the stages that make structured metadata of whatever isn't a label of the entry."""
+    names = [name for name in row.get("metadata") or [] if name not in labels]
     anything = '{{ with .Value }}{{ if ne . "-" }}{{ . }}{{ end }}{{ end }}'
     return [
         *({"template": {"source": name, "template": METADATA_TEMPLATES.get(name, anything)}} for name in names),
@@ -199,7 +199,7 @@ def row_stages(row: Row, timezone: str, formats: Rows, labels: Mapping[str, Any]
         stages += level_stages(row)
     if "service_name" in fields and "service_name" not in labels:
         stages.append({"labels": {"service_name": None}})
-    stages += metadata_stages(row)
+    stages += metadata_stages(row, labels)
     if row.get("layouts"):
         stages += timestamp_stages(row, timezone)
     if "line" in fields:

@@ -24,8 +24,7 @@ options:
       - What to tell, and for some the group of the component.
       - C(address), C(metrics_address), C(is_single_host), C(environment), C(gateway_url), C(gateway_ca),
         C(grafana_url), C(endpoints), C(targets), C(logs), C(log_formats), C(log_sources), C(log_rotations) and
-        C(local_access) need
-        nothing else.
+        C(local_access) need nothing else.
       - C(listen_address), C(url) and C(listening_url) need the group of a component.
       - C(contributions) needs the name of a family of variables that add up, such as C(platform_alert_receivers).
       - C(components) has what the verbs need to know of each component of the host, or of the one named behind it.

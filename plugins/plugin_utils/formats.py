@@ -167,8 +167,8 @@ def find_format(name: object, formats: Rows) -> Row:
     if isinstance(name, str) and name in formats:
         return formats[name]
     close = difflib.get_close_matches(str(name), formats, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    raise AnsibleError(f"{hint}Formats are {', '.join(sorted(formats))}")
+    hint = f"did you mean {close[0]}? The" if close else "the"
+    raise AnsibleError(f"{hint} formats are {', '.join(sorted(formats))}")
 
 
 # --- What makes a row invalid -----------------------------------------------------------------------------------------

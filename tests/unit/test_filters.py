@@ -147,7 +147,7 @@ def test_several_files_of_one_job_are_welcome() -> None:
             entry(lables={}),
             "has the unknown key lables; an entry has job and path, and may have exclude, format, labels",
         ),
-        (entry(format="xml"), r"/var/log/shop/\*\.log has the unknown format 'xml'; Formats are apache_access"),
+        (entry(format="xml"), r"/var/log/shop/\*\.log has the unknown format 'xml'; the formats are apache_access"),
     ],
 )
 def test_an_entry_that_cannot_be_understood_is_refused(wrong: dict[str, Any], message: str) -> None:

@@ -279,8 +279,8 @@ def test_a_row_that_cannot_work_is_refused_by_name(change: Any, message: str) ->
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"format": "postgres"}, "shop has the unknown format 'postgres'; did you mean postgresql? Formats are"),
-        ({"format": 7}, "shop has the unknown format 7; Formats are"),
+        ({"format": "postgres"}, "shop has the unknown format 'postgres'; did you mean postgresql? The formats are"),
+        ({"format": 7}, "shop has the unknown format 7; the formats are"),
         ({"format": "python", "timezone": "Europe/Berln"}, "shop has the unknown timezone 'Europe/Berln'"),
         ({"format": "python", "timezone": "../../etc/passwd"}, "has the unknown timezone"),
         ({"format": "nginx_access", "timezone": "UTC"}, "has a timezone, but times of the format nginx_access have"),
@@ -316,6 +316,12 @@ def test_a_part_of_a_row_can_be_changed_and_the_rest_stays() -> None:
     assert rows["json"]["keys"]["timestamp"] == ["when"]
     assert rows["json"]["keys"]["level"] == formats.default_formats()["json"]["keys"]["level"]
     assert rows["plain"] == formats.default_formats()["plain"]
+
+
+def test_a_label_of_the_entry_stays_a_label() -> None:
+    (config,) = file_scrape_configs([{"job": "a", "path": "/x", "format": "nginx_access", "labels": {"method": "any"}}])
+    (names,) = [stage["structured_metadata"] for stage in config["pipeline_stages"] if "structured_metadata" in stage]
+    assert list(names) == ["status_code"]
 
 
 def test_the_table_of_the_documentation_is_that_of_the_formats() -> None:
