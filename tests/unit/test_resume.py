@@ -593,6 +593,14 @@ def test_promtail_starts_even_if_the_settings_are_broken(start: Start, tmp_path:
     assert "lines may be lost or sent twice" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "when", [10**400, 1e300, -1, 99999999999, "9999-01-01T00:00:00Z", "0001-01-01T00:00:00Z", "1" * 99]
+)
+def test_a_time_about_which_loki_cannot_be_asked_is_none(when: object) -> None:
+    for is_lenient in (True, False):
+        assert resume.TimeField(("time",), is_lenient=is_lenient).read({"time": when}) is None
+
+
 def test_the_time_zone_of_the_host_has_a_name(tmp_path: Path) -> None:
     link = tmp_path / "localtime"
     assert resume.zone_of_host(link) == ""

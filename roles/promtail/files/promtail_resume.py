@@ -119,7 +119,17 @@ class TimeField:
     is_lenient: bool = False  # whether it has any form that the format `json` knows, or that of RFC 3339 alone
 
     def read(self, record: object) -> int | None:
-        """Return a record's time in nanoseconds since the epoch; None if it has none, or none that can be told here."""
+        """Return a record's time in nanoseconds since the epoch; None if it has none, or none that can be told here.
+
+        Loki refuses a query about a time that its 64 bits can't hold, such as that of the year 1 or 9999.
+        """
+        with contextlib.suppress(OverflowError):  # a number of hundreds of digits
+            when = self.parse(record)
+            return when if when is not None and 0 <= when < 1 << 63 else None
+        return None
+
+    def parse(self, record: object) -> int | None:
+        """Return a record's time, however long ago or ahead."""
         values = (self.value(record, path) for path in self.paths)
         value = next((value for value in values if value not in (None, "", [], {}) and value is not False), None)
         if not self.is_lenient:
