@@ -35,12 +35,22 @@ Options:
       --with-data            clean: also remove the data
   -h, --help                 show this help
 Arguments after -- are passed to ansible-playbook, for example: manage.sh status -e prod -- --ask-vault-pass
+
+Exit codes:
+  0    success
+  1    ansible-playbook failed, or --limit matches no host of the inventory
+  2    a task failed on a host; status: a service is not running; doctor: a step failed
+  4    a host is unreachable, or nothing is selected: no such inventory, or none of its hosts runs the component
+  5    ansible-playbook has an invalid option
+  64   manage.sh has an invalid argument; nothing was run
+  99   interrupted from the keyboard
+  250  ansible-playbook failed unexpectedly
 END
 }
 
 refuse() {
     printf 'manage.sh: %s\nTry: manage.sh --help\n' "$1" >&2
-    exit 2
+    exit 64 # EX_USAGE, which ansible-playbook does not return
 }
 
 is_one_of() { # word, words

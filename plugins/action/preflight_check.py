@@ -112,13 +112,8 @@ def is_contribution(name: str) -> bool:
 
 
 def check_groups(asked: Variables) -> Problems:
-    """Find an inventory without a host of the platform, and groups whose names were misspelt."""
+    """Find groups whose names were misspelt."""
     ours = [component.group for component in all_components()]
-    if asked.get("groups", {}).get("all") and not any(asked["groups"].get(group) for group in ours):
-        yield (
-            f"no host of the inventory is in a group of the platform ({', '.join(ours)}): put each host in the "
-            "groups of what it is to run."
-        )
     for group in asked["group_names"]:
         close = difflib.get_close_matches(group, ours, n=1, cutoff=0.8)
         if close and group not in ours:
@@ -675,11 +670,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Run the checks on the host's variables, and return which components' releases have to be downloaded."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         variables = task_vars or {}
-        ours = any(variables["groups"].get(component.group) for component in all_components())
-        if ours and not components_of(variables["group_names"]):
-            return {**result, "fetch": []}  # a host that the platform does not manage
-        asked, undefined = self.resolve(variables)
-        problems = without_echoes(undefined + problems_of(asked))
+        if components_of(variables["group_names"]):
+            asked, undefined = self.resolve(variables)
+            problems = without_echoes(undefined + problems_of(asked))
+        else:  # a host that the platform does not manage, unless its group is misspelt
+            asked, problems = {}, list(check_groups(variables))
         if problems:
             result["failed"] = True
             result["msg"] = "Nothing was changed. " + " ".join(f"({n}) {text}" for n, text in enumerate(problems, 1))

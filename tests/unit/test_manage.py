@@ -119,7 +119,7 @@ def test_help_names_every_verb_and_component(path_with_ansible: str) -> None:
 )
 def test_what_makes_no_sense_is_refused(path_with_ansible: str, words: list[str], message: str) -> None:
     run = manage(path_with_ansible, *words)
-    assert run.returncode == 2
+    assert run.returncode == 64
     assert message in run.stderr
     assert run.stdout == ""
 

@@ -137,7 +137,8 @@ def test_bad_input_is_named(user: Path, host: Any, inventory: dict[str, Any], sa
     before = host.check_output("find /etc /opt -xdev -printf '%p %s %T@\\n' | sort | sha256sum")
     code, output = run(user, "ansible-playbook", "logstead.platform.site", "-i", "bad.yml")
     text = re.sub(r"\s+", " ", output)
-    assert code == 2, output
+    # A run without a host of the platform ends before its first play.
+    assert code == (4 if "no host of the inventory" in said else 2), output
     assert said in text, output
     assert host.check_output("find /etc /opt -xdev -printf '%p %s %T@\\n' | sort | sha256sum") == before
 
