@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -294,8 +295,12 @@ def can_check(file: File, image: str | None) -> bool:
     return all(shutil.which(program) for program in programs if not image or program.startswith("/opt/"))
 
 
-def what_a_removal_asks(files: list[File]) -> str:
-    """Return what a file that goes asks of the unit."""
+def what_a_removal_asks(files: list[File], pattern: Path | None = None) -> str:
+    """Return what a file that is removed asks of the unit: the same as the files that stay and match its pattern."""
+    beside = [file.on_change for file in files if pattern and fnmatch(str(file.path), str(pattern))]
+    if beside:
+        return max(beside, key=CHANGES.index)
+    # Who can reload what is changed can reload what is gone.
     return "reload" if any(file.on_change == "reload" for file in files) else "restart"
 
 
@@ -315,11 +320,11 @@ def put_in_place(  # noqa: PLR0913 - one host's files, and how they are handled
     """
     different = [file for file in files if file.differs()]
     wanted = {file.path for file in files}
-    found = [Path(name) for path in absent for name in sorted(glob.glob(str(path)))]
-    superfluous = [path for path in found if path not in wanted]
-    # Who can reload what is changed can reload what is gone.
+    found = {Path(name): path for path in absent for name in sorted(glob.glob(str(path)))}
+    superfluous = {path: what_a_removal_asks(files, pattern) for path, pattern in found.items() if path not in wanted}
+    unread = [path for path, change in superfluous.items() if change != "none"]
     changes = [(file.reader, file.on_change) for file in different if file.reader]
-    changes += [(unit, what_a_removal_asks(files)) for _ in superfluous]
+    changes += [(unit, superfluous[path]) for path in unread]
     stale: dict[str, str] = dict(sorted(changes, key=lambda change: CHANGES.index(change[1])))
     moving = {one: [file.path for file in different if file.reader == one] for one in stale}
     diffs = [file.diff() for file in different] + [diff_of_absent(path) for path in superfluous]
@@ -338,7 +343,7 @@ def put_in_place(  # noqa: PLR0913 - one host's files, and how they are handled
             if not check_mode:  # other roles may create it in the same run
                 check_groups(file)
         if not check_mode and diffs:
-            announce({**moving, unit: moving.get(unit, []) + superfluous})
+            announce({**moving, unit: moving.get(unit, []) + unread})
             for file in different:
                 move_in(file, staged[str(file.path)])
             for path in superfluous:

@@ -138,8 +138,9 @@ options:
       read_by: {description: "Another unit of the host, which reads the file instead.", type: str}
   absent:
     description:
-      - Files that are removed. A pattern such as C(*.json) matches all files but those in O(files). The unit is
-        reloaded for a removed file if it is for one of O(files), else restarted.
+      - Files that are removed. A pattern such as C(*.json) matches all files but those in O(files). A removed file asks
+        of the unit what the O(files) that match its pattern ask. If none does, the unit is reloaded if it is for one of
+        O(files), else restarted.
     type: list
     elements: path
     default: []

@@ -404,6 +404,15 @@ def test_a_pattern_means_all_files_but_the_wanted_ones(host: Host) -> None:
     assert host.converge(host.file("a.json"), absent=("*.json",)) == NOTHING_DONE
 
 
+def test_a_file_that_goes_asks_what_those_ask_that_stay_beside_it(host: Host) -> None:
+    watched, read = {"on_change": "none"}, {"on_change": "restart"}
+    host.converge(host.file("a.json", **watched), host.file("old.json", **watched), host.file("b", **read))
+    result = host.converge(host.file("a.json", **watched), host.file("b", **read), absent=("*.json",))
+    assert [path.name for path in sorted((host.etc / "toy").iterdir())] == ["a.json", "b"]
+    assert len(result["diff"]) == 1
+    assert result["restart"] is False
+
+
 # --- Secrets ----------------------------------------------------------------------------------------------------------
 
 

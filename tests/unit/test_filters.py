@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible.errors import AnsibleFilterError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from ansible_collections.logstead.platform.plugins.filter import scrape_configs
 from ansible_collections.logstead.platform.plugins.filter.ini import to_ini
+from ansible_collections.logstead.platform.plugins.filter.prometheus_config import scrape_jobs, target_files
 from ansible_collections.logstead.platform.plugins.filter.retention import duration_hours, retention_streams
 from ansible_collections.logstead.platform.plugins.filter.tree_digest import tree_digest
 from ansible_collections.logstead.platform.plugins.filter.unit import to_unit
@@ -52,6 +54,40 @@ def test_each_level_gets_a_stream_of_its_own_period() -> None:
 def test_a_bad_period_of_one_level_is_refused() -> None:
     with pytest.raises(AnsibleFilterError, match="'3x', which is no period"):
         retention_streams({"DEBUG": "3x"})
+
+
+# --- Prometheus' targets ----------------------------------------------------------------------------------------------
+
+TARGETS = {"a": {"loki": "10.0.0.1:3101", "node_exporter": "10.0.0.1:9100"}, "b": {"node_exporter": "10.0.0.2:9100"}}
+
+
+def targets_of(targets: dict[str, dict[str, str]]) -> dict[str, list[str]]:
+    """Return the addresses in each targets file, by its path."""
+    files = target_files(targets, "prod", "/etc/prometheus", "/bin/promtool")
+    return {file["path"]: [group["targets"][0] for group in yaml.safe_load(file["content"])] for file in files}
+
+
+def test_an_added_or_removed_host_changes_targets_files_alone() -> None:
+    added = {**TARGETS, "c": {"node_exporter": "10.0.0.3:9100"}}
+    assert scrape_jobs(added) == scrape_jobs(TARGETS)
+    assert targets_of(added) == {
+        "/etc/prometheus/targets/loki.yml": ["10.0.0.1:3101"],
+        "/etc/prometheus/targets/node.yml": ["10.0.0.1:9100", "10.0.0.2:9100", "10.0.0.3:9100"],
+    }
+    del added["b"]
+    assert targets_of(added)["/etc/prometheus/targets/node.yml"] == ["10.0.0.1:9100", "10.0.0.3:9100"]
+
+
+@pytest.mark.parametrize("job", ["../../cron.d/x", "a b*[c]?", "%s%d", "*"])
+def test_a_job_of_any_name_has_a_file_of_its_own_in_the_folder(job: str) -> None:
+    targets = {"a": {job: "10.0.0.1:1", "loki": "10.0.0.1:2"}}
+    paths = set(targets_of(targets))
+    (configured,) = (config for config in scrape_jobs(targets) if config["job_name"] == job)
+    (name,) = configured["file_sd_configs"][0]["files"]
+    assert {f"/etc/prometheus/{name}", "/etc/prometheus/targets/loki.yml"} == paths
+    assert re.fullmatch(r"targets/[\w.%-]+\.yml", name)
+    assert "%s" not in name
+    assert "%d" not in name
 
 
 # --- Promtail's scrape_configs ----------------------------------------------------------------------------------------

@@ -150,7 +150,10 @@ def judge(entry: dict[str, Any], text: str, programs: Path, folder: Path) -> sub
     path = folder / Path(entry["path"]).name
     path.write_text(text)
     for command in entry["validate"]:
-        words = [word.replace("%s", str(path)).replace("/opt/", f"{programs}/") for word in command.split()]
+        words = [
+            word.replace("%s", str(path)).replace("%d", str(folder)).replace("/opt/", f"{programs}/")
+            for word in command.split()
+        ]
         result = subprocess.run(
             words,
             stdin=subprocess.DEVNULL,
@@ -330,12 +333,12 @@ def test_grafana_reads_from_the_loki_and_the_prometheus_of_its_inventory(rendere
 
 
 def test_prometheus_scrapes_every_part_with_its_host_and_environment(rendered: dict[str, Files]) -> None:
-    settings = settings_of(rendered, "prod", "prometheus")[1]
+    files, settings = rendered["prod"]["prometheus"], settings_of(rendered, "prod", "prometheus")[1]
     found = {
-        (config["job_name"], static["targets"][0])
+        (config["job_name"], group["targets"][0])
         for config in settings["scrape_configs"]
-        for static in config["static_configs"]
-        if static["labels"] == {"host": "logs.prod.example.org", "environment": "prod"}
+        for group in yaml.safe_load(files[f"/etc/prometheus/{config['file_sd_configs'][0]['files'][0]}"]["content"])
+        if group["labels"] == {"host": "logs.prod.example.org", "environment": "prod"}
     }
     ports = {
         "loki": 3101, "promtail": 9080, "grafana": 3100, "demo_app": 8000,
@@ -344,6 +347,29 @@ def test_prometheus_scrapes_every_part_with_its_host_and_environment(rendered: d
     assert found == {(job, f"127.0.0.1:{port}") for job, port in ports.items()}
     (alertmanagers,) = settings["alerting"]["alertmanagers"]
     assert alertmanagers["static_configs"] == [{"targets": ["127.0.0.1:9093"]}]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("- {targets: ['127.0.0.1:3101'], labels: {host: one}}", ""),
+        ("- {targets: ['http://127.0.0.1:3101/metrics']}", "not a valid hostname"),
+        ("- {target: ['127.0.0.1:3101']}", "field target not found"),
+    ],
+    ids=["a target", "a URL", "a misspelt key"],
+)
+def test_promtool_validates_a_targets_file_with_the_configuration(
+    rendered: dict[str, Files], programs: Path, tmp_path: Path, text: str, problem: str
+) -> None:
+    for path, entry in rendered["prod"]["prometheus"].items():
+        staged = tmp_path / Path(path).relative_to("/etc/prometheus")
+        staged.parent.mkdir(exist_ok=True)
+        staged.write_text(entry["content"])
+    targets = rendered["prod"]["prometheus"]["/etc/prometheus/targets/loki.yml"]
+    assert (targets["on_change"], targets["mode"], targets["group"]) == ("none", "0640", "prometheus")
+    result = judge(targets, text, programs, tmp_path / "targets")
+    assert (result.returncode != 0) == bool(problem), result.stdout
+    assert problem in result.stdout
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)

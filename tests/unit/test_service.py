@@ -525,6 +525,17 @@ def test_a_file_that_goes_is_made_up_for(
     assert run_reload(service, capsys, BEFORE, TAKEN, **loaded)["actions"] == ["reload"]
 
 
+def test_a_watched_file_that_is_removed_asks_nothing_of_the_unit(
+    service: Answers, capsys: pytest.CaptureFixture[str], wanted: dict[str, Any], tmp_path: Path
+) -> None:
+    watched = {"path": str(tmp_path / "etc/watched/a"), "content": "text\n", "on_change": "none"}
+    run_main(service, capsys, files=[wanted, watched])
+    (tmp_path / "etc/watched/old").touch()
+    result = run_main(service, capsys, files=[wanted, watched], absent=[str(tmp_path / "etc/watched/*")])
+    assert (result["changed"], result["actions"]) == (True, [])
+    assert run_main(service, capsys, files=[wanted, watched])["actions"] == []
+
+
 def test_what_is_remembered_is_for_root_alone(states: Path, loaded: dict[str, Any]) -> None:
     assert (states / f"{UNIT}.json").stat().st_mode & 0o777 == 0o600
     assert loaded["path"] in (states / f"{UNIT}.json").read_text()

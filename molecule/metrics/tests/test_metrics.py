@@ -120,6 +120,31 @@ def test_a_changed_rule_or_receiver_is_reloaded_and_restarts_nothing(host: Any) 
     assert host.check_output(started) == before
 
 
+def test_an_added_host_is_scraped_without_a_reload_and_a_removed_one_is_not(host: Any) -> None:
+    name = host.check_output("hostname")
+    targets = {own: {"node_exporter": f"{address}:9100"} for own, address in HOSTS.items()}
+    targets[name].update({"prometheus": "127.0.0.1:9090", "alertmanager": "127.0.0.1:9093"})
+    targets["added"] = {"node_exporter": f"{HOSTS[name]}:9100"}
+    started = "systemctl show --property ExecMainStartTimestampMonotonic prometheus"
+    reloaded = f"curl -s {PROMETHEUS}/metrics | grep ^prometheus_config_last_reload_success_timestamp_seconds"
+    before = host.check_output(f"{started}; {reloaded}")
+
+    def told() -> str:
+        return fetch(host, f"{PROMETHEUS}/api/v1/targets")[1] + journal(host, "prometheus")
+
+    code, output = run_playbook("molecule/metrics/converge.yml", "--limit", name, prometheus_targets=targets)
+    try:
+        assert code == 0, output
+        eventually(lambda: samples(host, 'up{job="node", host="added", environment="test"} == 1'), otherwise=told)
+        file = host.file("/etc/prometheus/targets/node.yml")
+        assert (file.user, file.group, file.mode) == ("root", "prometheus", 0o640)
+    finally:
+        code, output = run_playbook("molecule/metrics/converge.yml", "--limit", name)
+    assert code == 0, output
+    eventually(lambda: not samples(host, 'up{host="added"}'), otherwise=told)
+    assert host.check_output(f"{started}; {reloaded}") == before
+
+
 @pytest.mark.parametrize(
     ("unit", "setting", "value", "words"),
     [
@@ -127,13 +152,15 @@ def test_a_changed_rule_or_receiver_is_reloaded_and_restarts_nothing(host: Any) 
         ("prometheus", "prometheus_scrape_interval", "often", "not a valid duration"),
         ("alertmanager", "alertmanager_config_overrides", {"route": {"receiver": "somebody"}}, "somebody"),
         ("prometheus", "prometheus_rules", {"Broken": BROKEN}, '"Broken": could not parse expression'),
+        ("prometheus", "prometheus_targets", {"a": {"node_exporter": "http://a:9100"}}, "not a valid hostname"),
     ],
-    ids=["a key that isn't known", "no period", "a receiver that isn't there", "a rule that is no PromQL"],
+    ids=["a key that isn't known", "no period", "a receiver that isn't there", "a rule that is no PromQL", "a URL"],
 )
 def test_settings_that_a_program_refuses_leave_the_old_ones_running(
     host: Any, unit: str, setting: str, value: Any, words: str
 ) -> None:
-    path = f"/etc/{unit}/{'rules/logstead' if setting == 'prometheus_rules' else 'config'}.yml"
+    file = {"prometheus_rules": "rules/logstead", "prometheus_targets": "targets/node"}.get(setting, "config")
+    path = f"/etc/{unit}/{file}.yml"
     before = host.check_output(f"sha256sum {path}; systemctl show --property MainPID {unit}")
     name = host.check_output("hostname")
     code, output = run_playbook("molecule/metrics/converge.yml", "--limit", name, **{setting: value})
