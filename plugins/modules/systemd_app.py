@@ -22,6 +22,11 @@ from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_curr
     go_back_to_proven,
     remember_proven,
 )
+from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_databases import (
+    copy_databases,
+    remove_old_copies,
+    restore_databases,
+)
 from ansible_collections.logstead.platform.plugins.module_utils.systemd_app_files import (
     UNIT_FOLDER,
     Copy,
@@ -66,6 +71,7 @@ description:
   - Then the module waits until the service is ready, that is until O(ready_url) gives the expected answer. If it isn't
     ready in time, or doesn't accept what it reloads, the files and the release that ran before are restored and started
     again, and the module fails. A service that was stopped gets its files back and is stopped again.
+  - Before another release starts, the O(databases) are copied. They are restored with the release that ran before.
   - Finally, leftovers of the other runtime, a release or a container, are removed.
   - What was started, restarted or reloaded is written to the host's log, with the identifier C(logstead). Dashboards
     show it as an annotation.
@@ -171,6 +177,19 @@ options:
     description: How long to wait until the service is ready, in seconds.
     type: int
     default: 120
+  upgrade_timeout:
+    description:
+      - How long to wait instead if another release starts than the one that ran before, which may have to migrate its
+        data first. V(0) for O(ready_timeout).
+    type: int
+    default: 0
+  databases:
+    description:
+      - SQLite databases of the program that another release would change. Before it starts, the unit is stopped and
+        they are copied to C(/var/lib/logstead/databases/UNIT), where the last two copies remain.
+    type: list
+    elements: path
+    default: []
   release:
     description:
       - What the release is, such as its version and checksum. It does nothing by itself, but another release gives
@@ -263,11 +282,37 @@ RELOAD_CHECK_RULES = {
 }
 
 
-def wait(parameters: dict[str, Any]) -> None:
+def wait(parameters: dict[str, Any], timeout: int = 0) -> None:
     """Wait until the service answers as it should, if an answer is known."""
     if parameters["ready_url"]:
-        ready = (parameters[f"ready_{name}"] for name in ("url", "body", "timeout", "ca"))
-        wait_until_ready(parameters["unit"], *ready)
+        url, body, ca = (parameters[f"ready_{name}"] for name in ("url", "body", "ca"))
+        wait_until_ready(parameters["unit"], url, body, timeout or parameters["ready_timeout"], ca)
+
+
+def release_before(state: State) -> str:
+    """Return the release or the image that the unit last became ready with; empty if that is unknown."""
+    return str(state.get("image") or (state.get("release") or {}).get("version") or "")
+
+
+def secure_databases(state: State, parameters: dict[str, Any], before: str, release: str) -> str:
+    """Copy the databases before another release starts, unless an interrupted run did; return the folder.
+
+    Raises:
+        UnitError: They can't be copied.
+    """
+    unit, copied = parameters["unit"], state.get("copied") or {}
+    if (copied.get("before"), copied.get("release")) == (before, release) and Path(copied["folder"]).is_dir():
+        return str(copied["folder"])
+    carry_out(unit, "stop")
+    try:
+        folder = str(copy_databases(unit, parameters["databases"], before))
+    except OSError as error:
+        raise UnitError(
+            f"the databases of {unit} can't be copied before {release} starts ({error}): free space in /var/lib."
+        ) from error
+    state["copied"] = {"before": before, "release": release, "folder": folder}
+    write_state(unit, state)
+    return folder
 
 
 def companions_of(files: list[File], unit: str) -> list[str]:
@@ -313,24 +358,36 @@ def save(state: State, unit: str) -> None:
         write_state(unit, state)
 
 
-def go_back(parameters: dict[str, Any], copies: list[Copy], home: Path, change: str) -> str:
-    """Have run again what ran before, and say whether it does; say nothing if nothing has changed since."""
+def go_back(parameters: dict[str, Any], copies: list[Copy], home: Path, change: str, databases: str) -> str:
+    """Have run again what ran before, and say whether it does; say nothing if nothing has changed since.
+
+    Args:
+        parameters: Those of the module.
+        copies: The files as they were.
+        home: Directory of the releases.
+        change: What makes the unit read its files.
+        databases: Folder with the databases as they were; empty if there is none.
+    """
     has_other_release = go_back_to_proven(home)
     if not (copies or has_other_release):
         return ""
     for copy in copies:
         copy.put_back()
     try:
+        if databases:
+            carry_out(parameters["unit"], "stop")
+            restore_databases(parameters["databases"], Path(databases))
         carry_out(parameters["unit"], "daemon-reload")
         apply(parameters, [(parameters["unit"], "restart" if has_other_release else change)])
         wait(parameters)
-    except UnitError as error:
+    except (UnitError, OSError) as error:
         return f"\nWhat ran before was put back, but it doesn't get ready either: {error}"
     return "\nWhat ran before was put back and runs again."
 
 
-def stop_as_before(unit: str, copies: list[Copy], home: Path) -> str:
+def stop_as_before(parameters: dict[str, Any], copies: list[Copy], home: Path, databases: str) -> str:
     """Put back what a unit that was stopped had before, stop it, and say so; do nothing after a first installation."""
+    unit = parameters["unit"]
     has_other_release = go_back_to_proven(home)
     if not has_other_release and all(copy.content is None for copy in copies):
         return ""
@@ -339,7 +396,9 @@ def stop_as_before(unit: str, copies: list[Copy], home: Path) -> str:
     try:
         carry_out(unit, "daemon-reload")
         carry_out(unit, "stop")
-    except UnitError as error:
+        if databases:
+            restore_databases(parameters["databases"], Path(databases))
+    except (UnitError, OSError) as error:
         return f"\nWhat was there before was put back, but: {error}"
     return "\nWhat was there before was put back, and the service is stopped as it was."
 
@@ -353,6 +412,49 @@ def log_deploy(parameters: dict[str, Any], actions: list[str]) -> None:
         syslog.openlog("logstead")
         syslog.syslog(syslog.LOG_INFO, f"{' and '.join(done)} {parameters['unit']} {version}".strip())
         syslog.closelog()
+
+
+def reconcile_unit(
+    parameters: dict[str, Any],
+    state: State,
+    needed: list[tuple[str, str]],
+    reads: dict[str, dict[str, str]],
+    copies: list[Copy],
+) -> None:
+    """Carry out the needed actions, and wait until the unit is ready.
+
+    Raises:
+        UnitError: It isn't, and what ran before was put back if something has changed.
+    """
+    unit, image = parameters["unit"], parameters["image"]
+    home = Path(parameters["root"], Path(unit).stem)
+    own = {action for one, action in needed if one == unit}
+    before, release = release_before(state), image or current_release(home).get("version", "")
+    is_other_release, databases = bool(before and release and before != release), ""
+    was_stopped = "start" in own and next(iter(properties_of(unit)))["ActiveState"] == "inactive"
+    try:
+        if is_other_release and parameters["databases"] and own & {"start", "restart"}:
+            databases = secure_databases(state, parameters, before, release)
+        apply(parameters, needed)
+        remember(state, unit, reads)
+        wait(parameters, parameters["upgrade_timeout"] if is_other_release else 0)
+    except UnitError as error:
+        if "start" not in own:
+            change = "reload" if "reload" in own else "restart"
+            back = go_back(parameters, copies, home, change, databases)
+        else:
+            # One that was failing has nothing to go back to.
+            back = stop_as_before(parameters, copies, home, databases) if was_stopped else ""
+        if back.endswith(("runs again.", "stopped as it was.")):
+            state.pop("copied", None)
+        elif databases:
+            back += f"\nIts databases, as {before} left them, are in {databases}."
+        if back.endswith("runs again."):
+            remember(state, unit, reads)
+        raise UnitError(f"{error}{back}") from error
+    if state.pop("copied", None):
+        remove_old_copies(unit)
+        save(state, unit)
 
 
 def converge(parameters: dict[str, Any], check_mode: bool) -> dict[str, Any]:
@@ -389,20 +491,7 @@ def converge(parameters: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         # It stops as the unit says that it was started by: systemd has not read the new one yet.
         needed.insert(len(needed) - len(own), (unit, "stop"))
     if not check_mode:
-        try:
-            apply(parameters, needed)
-            remember(state, unit, reads)
-            wait(parameters)
-        except UnitError as error:
-            if "start" not in own:
-                back = go_back(parameters, copies, home, "reload" if "reload" in own else "restart")
-            else:
-                # One that was failing has nothing to go back to.
-                was_stopped = shown[unit]["ActiveState"] == "inactive"
-                back = stop_as_before(unit, copies, home) if was_stopped else ""
-            if back.endswith("runs again."):
-                remember(state, unit, reads)
-            raise UnitError(f"{error}{back}") from error
+        reconcile_unit(parameters, state, needed, reads, copies)
         if changes_runtime:
             remove_leftovers(home, image)
         remember_proven(home)
@@ -437,6 +526,8 @@ def main() -> None:
             "ready_body": {"type": "str"},
             "ready_ca": {"type": "path"},
             "ready_timeout": {"type": "int", "default": 120},
+            "upgrade_timeout": {"type": "int", "default": 0},
+            "databases": {"type": "list", "elements": "path", "default": []},
             "release": {"type": "dict"},
             "fingerprint": {"type": "str"},
             "reload_check": {"type": "dict", "options": RELOAD_CHECK_OPTIONS, **RELOAD_CHECK_RULES},

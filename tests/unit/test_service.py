@@ -562,4 +562,6 @@ def parameters_with(*files: dict[str, Any]) -> dict[str, Any]:
         "root": "/none",
         "ready_url": None,
         "reload_check": None,
+        "upgrade_timeout": 0,
+        "databases": [],
     }

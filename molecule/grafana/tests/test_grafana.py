@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import os
+import platform
 import re
+import subprocess
+import sys
+import tarfile
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Hosts, check_no_secret_is_readable, check_service, eventually, fetch, journal, run_playbook, unique
+from support import (
+    REPOSITORY,
+    Hosts,
+    check_no_secret_is_readable,
+    check_service,
+    eventually,
+    fetch,
+    is_container,
+    journal,
+    run_playbook,
+    unique,
+)
 
 GRAFANA = "http://127.0.0.1:3100"
 LOG_IN = ("--user", "admin:only-for-this-test")
@@ -208,6 +228,77 @@ def test_what_is_taken_off_the_lists_goes_and_people_can_come_back(hosts: Hosts)
         assert fetch(host, f"{GRAFANA}/api/org", "--user", "ada:only-ada-knows")[0] == 200
         token = host.file("/root/ci.token").content_string.strip()
         assert fetch(host, f"{GRAFANA}/api/org", "--header", f"Authorization: Bearer {token}")[0] == 200
+
+
+# --- Another release, which the tests' stand-in plays: the migration of a genuine one is not tested ---
+
+NEWER, BROKEN = "99.0.0", "99.0.1"
+STARTS_AND_ENDS = b"#!/bin/sh\nprintf migrated >> /var/lib/grafana/grafana.db\nexit 1\n"
+
+
+@pytest.fixture(scope="module")
+def releases() -> Iterator[None]:
+    """Two more releases of the stand-in on the mirror: a newer one, and one that changes the database and ends."""
+    mirror = Path(os.environ["LOGSTEAD_CACHE"], "standin/dl.grafana.com/oss/release")
+    if not mirror.is_dir():
+        pytest.skip("the mirror has a genuine Grafana, of which there is no newer release")
+    architecture = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
+    archives = {version: mirror / f"grafana-{version}.linux-{architecture}.tar.gz" for version in (NEWER, BROKEN)}
+    build = REPOSITORY / "tests/grafana_standin/build.py"
+    subprocess.run([sys.executable, build, archives[NEWER], NEWER], check=True)
+    with tarfile.open(archives[BROKEN], "w:gz") as content:
+        program = tarfile.TarInfo(f"grafana-{BROKEN}/bin/grafana")
+        program.size, program.mode = len(STARTS_AND_ENDS), 0o755
+        content.addfile(program, io.BytesIO(STARTS_AND_ENDS))
+    sums = [archive.with_name(f"{archive.name}.sha256") for archive in archives.values()]
+    for archive, checksum in zip(archives.values(), sums):
+        checksum.write_text(hashlib.sha256(archive.read_bytes()).hexdigest())
+    yield
+    for path in (*archives.values(), *sums):
+        path.unlink()
+
+
+def copies(host: Any) -> list[str]:
+    """Return the copies of the database, the oldest first."""
+    folder = "/var/lib/logstead/databases/grafana.service"
+    return str(host.run(f"ls -tr -d {folder}/*/grafana.db").stdout).split()
+
+
+@pytest.mark.usefixtures("releases")
+def test_a_stand_in_of_another_release_that_ends_leaves_the_database_as_it_was(hosts: Hosts) -> None:
+    if any(hosts.ask(lambda host: is_container(host, "grafana"))):
+        pytest.skip("releases are of the runtime systemd")
+    before = hosts.check_output("readlink /opt/grafana/current; stat --format %U:%G:%a /var/lib/grafana/grafana.db")
+    code, output = run_playbook("molecule/grafana/converge.yml", grafana_version=BROKEN)
+    assert code == 2, output
+    assert output.count("What ran before was put back and runs again") == 2, output
+    after = hosts.check_output("readlink /opt/grafana/current; stat --format %U:%G:%a /var/lib/grafana/grafana.db")
+    assert after == before
+    for host in hosts:
+        assert "migrated" not in host.check_output("tail --bytes 20 /var/lib/grafana/grafana.db | tr -d '\\000'")
+        assert set(dashboards(host)) == OURS | {"app-shop", "team"}, journal(host, "grafana")
+
+
+@pytest.mark.usefixtures("releases")
+def test_an_upgrade_of_the_stand_in_keeps_a_copy_of_the_database_and_the_way_back_works(hosts: Hosts) -> None:
+    if any(hosts.ask(lambda host: is_container(host, "grafana"))):
+        pytest.skip("releases are of the runtime systemd")
+    code, output = run_playbook("molecule/grafana/converge.yml", grafana_version=NEWER)
+    assert code == 0, output
+    for host in hosts:
+        assert json.loads(fetch(host, f"{GRAFANA}/api/health")[1])["version"] == NEWER
+        assert set(dashboards(host)) == OURS | {"app-shop", "team"}
+    # As docs/upgrading.md says.
+    for host in hosts:
+        copy = copies(host)[-1]
+        assert host.check_output(f"stat --format %U:%a {Path(copy).parents[1]}") == "root:700"
+        host.check_output("systemctl stop grafana && mv /var/lib/grafana/grafana.db /root/")
+        host.check_output(f"cp --preserve=all {copy}* /var/lib/grafana/")
+    code, output = run_playbook("molecule/grafana/converge.yml")
+    assert code == 0, output
+    for host in hosts:
+        assert json.loads(fetch(host, f"{GRAFANA}/api/health")[1])["version"] != NEWER
+        assert set(dashboards(host)) == OURS | {"app-shop", "team"}
 
 
 def test_calls_nobody_and_keeps_its_secrets(host: Any) -> None:

@@ -94,6 +94,18 @@ def test_a_service_that_does_not_get_ready_fails_with_its_journal() -> None:
     assert "Its journal ends" in output
 
 
+def test_a_release_that_does_not_become_ready_leaves_the_database_as_it_was(restored: Hosts) -> None:
+    before = restored.check_output("cat /var/lib/toy/toy.db")
+    code, output = run_playbook(CONVERGE, toy_version="2.0", toy_text="hang")
+    assert code == 2, output
+    assert output.count("What ran before was put back and runs again") >= len(list(restored)), output
+    assert set(restored.ask(says)) == {"toy 1.0 says hello"}
+    assert restored.check_output("cat /var/lib/toy/toy.db") == [f"{text}\n1.0" for text in before]
+    copies = "/var/lib/logstead/databases/toy.service"
+    assert restored.check_output(f"cat {copies}/1.0-*/toy.db") == before
+    assert set(restored.check_output(f"stat --format '%U %a' {copies}")) == {"root 700"}
+
+
 def test_an_upgrade_keeps_one_earlier_release_to_which_the_way_back_is_short(restored: Hosts) -> None:
     converge(toy_version="2.0")
     converge(toy_version="3.0")
