@@ -106,7 +106,9 @@ def program_zip(name: str) -> str:
 
 
 def grafana_tarball(version: str, build: str) -> str:
-    """Return where upstream keeps a release of Grafana."""
+    """Return where upstream keeps a release of Grafana: under the number of its build, if one is given."""
+    if not build:
+        return f"dl.grafana.com/oss/release/grafana-{version}.linux-{ARCH}.tar.gz"
     return f"dl.grafana.com/grafana/release/{version}/grafana_{version}_{build}_linux_{ARCH}.tar.gz"
 
 

@@ -77,6 +77,7 @@ def test_the_layout_is_upstreams(cache: Path) -> None:  # noqa: ARG001 - sets th
     assert mirror.grafana_tarball("12.3.0", "42") == (
         "dl.grafana.com/grafana/release/12.3.0/grafana_12.3.0_42_linux_amd64.tar.gz"
     )
+    assert mirror.grafana_tarball("12.4.11", "") == "dl.grafana.com/oss/release/grafana-12.4.11.linux-amd64.tar.gz"
     assert mirror.suite_tarball("node_exporter", "1.12.1") == (
         "github.com/prometheus/node_exporter/releases/download/v1.12.1/node_exporter-1.12.1.linux-amd64.tar.gz"
     )
