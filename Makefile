@@ -72,10 +72,15 @@ vault-init: ## Create an environment's vault with random secrets: make vault-ini
 	@python3 playbooks/vault_init.py "$(ENV)"
 
 .PHONY: docs
-docs: tools ## Regenerate the roles' READMEs and the tables of environments and formats
+docs: tools ## Regenerate the roles' READMEs and the tables of environments, formats and versions
 	for role in roles/*/; do aar-doc $$role markdown; done
 	python tests/docs/environments.py
 	python tests/docs/formats.py
+	python tests/docs/versions.py
+
+.PHONY: versions
+versions: tools ## Fail if a pinned release is past its end of support or vulnerable
+	python tests/docs/versions.py check
 
 .PHONY: dashboards
 dashboards: tools ## Regenerate Grafana's dashboards from dashboards/

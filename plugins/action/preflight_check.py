@@ -44,6 +44,7 @@ from ansible_collections.logstead.platform.plugins.plugin_utils.variables import
     roles_of,
     variables_with_defaults,
 )
+from ansible_collections.logstead.platform.plugins.plugin_utils.versions import override_warnings
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -675,6 +676,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             problems = without_echoes(undefined + problems_of(asked))
         else:  # a host that the platform does not manage, unless its group is misspelt
             asked, problems = {}, list(check_groups(variables))
+        today = datetime.now(tz=timezone.utc).date()
+        result["warnings"] = [f"{variables['inventory_hostname']}: {text}" for text in override_warnings(asked, today)]
         if problems:
             result["failed"] = True
             result["msg"] = "Nothing was changed. " + " ".join(f"({n}) {text}" for n, text in enumerate(problems, 1))
