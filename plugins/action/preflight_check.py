@@ -671,13 +671,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Run the checks on the host's variables, and return which components' releases have to be downloaded."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         variables = task_vars or {}
-        if components_of(variables["group_names"]):
-            asked, undefined = self.resolve(variables)
-            problems = without_echoes(undefined + problems_of(asked))
-        else:  # a host that the platform does not manage, unless its group is misspelt
-            asked, problems = {}, list(check_groups(variables))
-        today = datetime.now(tz=timezone.utc).date()
-        result["warnings"] = [f"{variables['inventory_hostname']}: {text}" for text in override_warnings(asked, today)]
+        host, today = variables["inventory_hostname"], datetime.now(tz=timezone.utc).date()
+        if not components_of(variables["group_names"]):
+            # A host that the platform does not manage may be in groups of any name.
+            return {**result, "fetch": [], "warnings": [f"{host}: {text}" for text in check_groups(variables)]}
+        asked, undefined = self.resolve(variables)
+        problems = without_echoes(undefined + problems_of(asked))
+        result["warnings"] = [f"{host}: {text}" for text in override_warnings(asked, today)]
         if problems:
             result["failed"] = True
             result["msg"] = "Nothing was changed. " + " ".join(f"({n}) {text}" for n, text in enumerate(problems, 1))

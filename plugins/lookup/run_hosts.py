@@ -122,7 +122,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]
         groups = [component.group] if component else [each.group for each in all_components()]
         problem = inventory_problem(known) or self.selection_problem(known, groups)
         if problem and not context.CLIARGS.get("syntax"):  # which needs no inventory
-            raise AnsibleError(f"Nothing was changed: {problem}")
+            raise AnsibleError(problem)
         return [component.group if component else "all"]
 
     def selection_problem(self, variables: Variables, groups: Sequence[str]) -> str:

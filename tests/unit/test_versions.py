@@ -115,9 +115,10 @@ def test_the_preflight_warns_about_a_version_of_the_users(variables: dict[str, A
     assert all(text in found[0] for text in said)
 
 
-def test_a_run_shows_the_warning_of_the_preflight(tmp_path: Path) -> None:
-    host = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "grafana_version": "12.3.0"}
-    inventory = {"all": {"children": {"grafana": {"hosts": {"one": host}}}}}
+def test_a_run_shows_the_warnings_of_the_preflight(tmp_path: Path) -> None:
+    local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    ours = {"one": {**local, "grafana_version": "12.3.0"}}
+    inventory = {"all": {"children": {"grafana": {"hosts": ours}, "promtial": {"hosts": {"two": local}}}}}
     play = {"hosts": "all", "gather_facts": False, "tasks": [{"logstead.platform.preflight_check": None}]}
     (tmp_path / "inventory.yml").write_text(yaml.safe_dump(inventory))
     (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
@@ -130,4 +131,7 @@ def test_a_run_shows_the_warning_of_the_preflight(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert "one: grafana_version is 12.3.0: its support ended on 2026-08-19" in result.stdout + result.stderr
+    output = result.stdout + result.stderr
+    assert "one: grafana_version is 12.3.0: its support ended on 2026-08-19" in output
+    assert "two: the host is in the group promtial, which is unknown; did you mean promtail?" in output
+    assert "two                        : ok=1 " in output
