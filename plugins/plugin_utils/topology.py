@@ -58,10 +58,14 @@ class Topology:
 
     def __init__(self, host: str, groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Variables]) -> None:
         self.host, self.groups, self.hostvars = host, groups, hostvars
+        self.read: dict[str, Variables] = {}  # Ansible gathers a host's variables anew at each access
 
     def value(self, name: str, host: str = "", default: Any = None) -> Any:
         """Return what the inventory says of a host; a text that is empty says nothing."""
-        found = self.hostvars[host or self.host].get(name)
+        own = host or self.host
+        if own not in self.read:
+            self.read[own] = self.hostvars[own]
+        found = self.read[own].get(name)
         return default if found in (None, "") else found
 
     def hosts_of(self, group: str) -> list[str]:
