@@ -368,10 +368,7 @@ def check_connections(asked: Variables) -> Problems:
 def check_local_access(asked: Variables) -> Problems:
     """Find users that no host could have or that this one lacks, and a host that can't limit local access."""
     users, facts = asked.get("platform_local_users") or [], asked["ansible_facts"]
-    if isinstance(users, str):
-        yield f"platform_local_users is {users!r}; it is a list, such as [{users}]."
-        return
-    for user in users:
+    for user in users if isinstance(users, list) else []:
         if not re.fullmatch(USER, str(user)):
             yield f"platform_local_users has {user!r}, which is no name of a user; write such as [alice, vector]."
         elif user in facts.get("unknown_users", []):

@@ -411,7 +411,7 @@ def test_a_local_user_that_the_host_lacks_is_named() -> None:
 
 
 def test_local_users_are_a_list() -> None:
-    assert "such as [alice]" in only_problem(platform_local_users="alice")
+    assert "platform_local_users is 'alice'; expected a list." in only_problem(platform_local_users="alice")
 
 
 def test_local_access_is_limited_only_where_nftables_can_be_used() -> None:
