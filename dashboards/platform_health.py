@@ -22,14 +22,17 @@ from dashboards.blocks import (
 
 UID = "logstead-platform"
 ON = 'environment=~"$environment", host=~"$host"'
-# Container runtimes mount three files of the host into each container.
-FILESYSTEMS = 'fstype!~"tmpfs|ramfs|squashfs|fuse.*", mountpoint!~"/boot.*|/etc/(hostname|hosts|resolv.conf)"'
+FILESYSTEMS = 'fstype!~"tmpfs|ramfs|squashfs|fuse.*", mountpoint!~"/boot.*"'
 FILES = f"{{{ON}, {FILESYSTEMS}}}"
 FILES_ANYWHERE = f'{{environment=~"$environment", {FILESYSTEMS}}}'
 
 
 def usage(files: str) -> str:
-    """Return the used share of each disk. One that is mounted several times counts once."""
+    """Return the used share of each disk.
+
+    By device, as one may be mounted often: a host that is a container has no other mounts of its disk than the files
+    /etc/hostname, /etc/hosts and /etc/resolv.conf.
+    """
     return f"max by (host, device) (1 - node_filesystem_avail_bytes{files} / node_filesystem_size_bytes{files})"
 
 
