@@ -150,6 +150,7 @@ LABEL_VALUE = Kind(
     "one line of text, not empty and without control characters", lambda text: bool(text) and is_line(text)
 )
 ACCOUNT = matching("the name of a user or group: ASCII letters, digits and . _ -", r"[A-Za-z_][\w.-]{0,31}")
+USER = matching("the name of a user, such as alice or ops@example.org", r"[A-Za-z_][\w.@-]{0,63}")
 LOGIN = matching("a login name of ASCII letters, digits and . _ @ + -", r"\w[\w.@+-]{0,126}")
 EMAIL = matching("an e-mail address", r"[\w.+-]+@[\w.-]+")
 UID = matching("a uid of ASCII letters, digits, - and _, at most 40 characters", r"[\w-]{1,40}")
@@ -216,7 +217,7 @@ REGISTRY = matching(
     rf"{REGISTRY_HOST}(/[\w./-]*\w)?",
 )
 THEME = matching("light, dark or system", "light|dark|system")
-TIMEZONE = matching("utc, browser, or a name such as Europe/Berlin", r"[A-Za-z][\w+/-]{0,63}")
+TIMEZONE = matching("the name of a time zone such as Europe/Berlin", r"[A-Za-z][\w+/-]{0,63}")
 WEEKDAY = matching(
     "a day of the week, such as monday", "monday|sunday|saturday|tuesday|wednesday|thursday|friday|browser"
 )
@@ -263,13 +264,18 @@ KINDS: tuple[tuple[str, Kind], ...] = (
     ("demo_app_service_name", NAME),
     ("demo_app_log_folder", PATH),
     ("demo_app_log_group", ACCOUNT),
+    ("platform_local_users", USER),
     ("demo_app_python", PATH),
     ("gateway_metrics_file", optional(PATH)),
     ("promtail_groups", ACCOUNT),
     ("promtail_log_files.job", NAME),
     ("promtail_log_files.labels", LABEL_VALUE),
     ("promtail_log_files.rate_limit.*", RATE),
-    ("promtail_log_files.*", LOG_PATH),
+    ("promtail_log_files.path", LOG_PATH),
+    ("promtail_log_files.exclude", LOG_PATH),
+    ("promtail_log_files.format", NAME),
+    ("promtail_log_files.sampling", RATE),
+    ("promtail_log_files.timezone", TIMEZONE),
     ("node_exporter_arguments", ARGUMENT),
     ("logrotate_rules.name", NAME),
     ("logrotate_rules.paths", LOG_PATH),
@@ -325,6 +331,8 @@ KINDS: tuple[tuple[str, Kind], ...] = (
     ("*_scrape_configs", TEXT),
     ("*_rules", TEXT),
     ("platform_logs", TEXT),
+    ("platform_log_formats", TEXT),
+    ("platform_known_noise", TEXT),
     ("platform_alert*", TEXT),
     ("*_receivers", TEXT),
     ("*_routes", TEXT),

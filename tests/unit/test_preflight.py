@@ -399,7 +399,7 @@ def test_a_host_without_facts_has_problems_and_no_traceback() -> None:
 
 @pytest.mark.parametrize("users", [["a b"], ['a", "b'], ["-x"], ["x\n"], [""], ["ü"], [7]])
 def test_a_local_user_whose_name_is_invalid_is_named(users: list[Any]) -> None:
-    assert f"platform_local_users has {users[0]!r}" in only_problem(platform_local_users=users)
+    assert f"platform_local_users[1] is {users[0]!a}" in only_problem(platform_local_users=users)
 
 
 def test_a_local_user_that_the_host_lacks_is_named() -> None:
@@ -411,7 +411,7 @@ def test_a_local_user_that_the_host_lacks_is_named() -> None:
 
 
 def test_local_users_are_a_list() -> None:
-    assert "platform_local_users is 'alice'; expected a list." in only_problem(platform_local_users="alice")
+    assert only_problem(platform_local_users="alice") == "platform_local_users is 'alice'; expected a list."
 
 
 def test_local_access_is_limited_only_where_nftables_can_be_used() -> None:

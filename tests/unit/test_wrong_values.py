@@ -160,6 +160,8 @@ ACCEPTED: tuple[tuple[str, set[str]], ...] = (
     ("grafana_datasources", MULTIPLE_LINES),
     ("*_loki_gateway", MULTIPLE_LINES),  # it has a certificate
     ("platform_dashboards", MULTIPLE_LINES),
+    ("platform_log_formats", MULTIPLE_LINES),
+    ("promtail_log_files.format", DIGITS),
     ("gateway_credentials", MULTIPLE_LINES),  # passwords, of which only digests are written
 )
 
@@ -242,6 +244,19 @@ VALID_KEYS = {
 
 def test_the_host_that_is_changed_has_no_problems() -> None:
     assert problems_of(HOST) == []
+
+
+def test_every_key_of_a_log_may_have_a_value() -> None:
+    entry: dict[str, Any] = {
+        "job": "shop",
+        "path": "/var/log/shop/*.log",
+        "format": "nginx",
+        "timezone": "Europe/Berlin",
+    }
+    entry |= {"labels": {"team": "web"}, "exclude": "/var/log/shop/x*.log", "sampling": {"DEBUG": 0.5}}
+    entry |= {"rate_limit": {"lines_per_second": 0.5, "burst": 5}}
+    assert set(entry) == set(options_of("promtail")["promtail_log_files"]["options"])
+    assert problems_of({**HOST, "promtail_log_files": [entry]}) == []
 
 
 def test_every_wrong_value_is_refused_by_name_or_known_to_be_accepted(capsys: pytest.CaptureFixture[str]) -> None:
