@@ -163,12 +163,12 @@ WRONG = {
     "no registry": (
         {},
         {"platform_image_registry": "localhost:9"},
-        "localhost:9/prom/alertmanager:v0.34.2 can't be pulled",
+        "localhost:9/prom/alertmanager:v0.35.0 can't be pulled",
     ),
     "another digest": (
-        {"alertmanager": f"docker.io/prom/alertmanager:v0.34.2@sha256:{'0' * 64}"},
+        {"alertmanager": f"docker.io/prom/alertmanager:v0.35.0@sha256:{'0' * 64}"},
         {},
-        "and not docker.io/prom/alertmanager:v0.34.2@sha256:0000",
+        "and not docker.io/prom/alertmanager:v0.35.0@sha256:0000",
     ),
     "no program in it": ({"alertmanager": "docker.io/prom/node-exporter:v1.12.1"}, {}, "/bin/amtool"),
 }
