@@ -271,7 +271,7 @@ def test_a_stand_in_of_another_release_that_ends_leaves_the_database_as_it_was(h
     before = hosts.check_output("readlink /opt/grafana/current; stat --format %U:%G:%a /var/lib/grafana/grafana.db")
     code, output = run_playbook("molecule/grafana/converge.yml", grafana_version=BROKEN)
     assert code == 2, output
-    assert output.count("What ran before was put back and runs again") == 2, output
+    assert output.count("What ran before was put back and runs again") >= 2, output
     after = hosts.check_output("readlink /opt/grafana/current; stat --format %U:%G:%a /var/lib/grafana/grafana.db")
     assert after == before
     for host in hosts:
