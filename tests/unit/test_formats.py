@@ -41,7 +41,7 @@ FORMATS = {
     **{name: row for corpus in CORPORA.values() for name, row in corpus.get("formats", {}).items()},
 }
 HOST_ZONE = "Europe/Berlin"
-SECONDS = 40
+SECONDS = 90
 LATER = "  later, and\nwithout a time\n"
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
