@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import tempfile
 import zipfile
@@ -121,6 +122,29 @@ sha256:
 """
 
 
+def require_contained(folder: Path) -> None:
+    """Check what an archive was unpacked to: files, folders, and links that lead nowhere else.
+
+    tar and zipfile keep `..` and absolute names within the folder; links and devices are as the archive has them.
+
+    Raises:
+        ReleaseError: Something else is there.
+    """
+    inside = folder.resolve()
+    for parent, folders, names in os.walk(folder):
+        for path in (Path(parent, name) for name in (*folders, *names)):
+            mode = path.lstat().st_mode
+            if stat.S_ISLNK(mode):
+                is_fine = Path(os.path.realpath(path)).is_relative_to(inside)
+            else:
+                is_fine = stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+            if not is_fine:
+                raise ReleaseError(
+                    f"the archive has {path.relative_to(folder)}, which leads out of it or is no plain file: don't use "
+                    "it, and see whether its publisher is the one you mean. Nothing was changed."
+                )
+
+
 def unpack(archive: Path, name: str, folder: Path) -> Path:
     """Unpack into `folder` and return the path that is to become the release: the archive's one folder, or `folder`."""
     if zipfile.is_zipfile(archive):
@@ -135,6 +159,7 @@ def unpack(archive: Path, name: str, folder: Path) -> Path:
             check=True,
             capture_output=True,
         )
+    require_contained(folder)
     entries = list(folder.iterdir())
     if len(entries) == 1 and entries[0].is_dir():
         return entries[0]

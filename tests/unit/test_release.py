@@ -107,6 +107,41 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     return Host(tmp_path)
 
 
+HOSTILE: dict[str, dict[str, Any]] = {
+    "a link to a folder of the host": {"name": "x", "type": tarfile.SYMTYPE, "linkname": "/etc"},
+    "a link out of the archive": {"name": "x/../y", "type": tarfile.SYMTYPE, "linkname": "../../../etc/passwd"},
+    "a pipe": {"name": "x", "type": tarfile.FIFOTYPE},
+    "a device": {"name": "x", "type": tarfile.CHRTYPE, "devmajor": 1, "devminor": 3},
+    "a name above": {"name": "../../above"},
+    "a file behind a link": {"name": "link/above"},
+}
+
+
+@pytest.mark.parametrize("entry", HOSTILE.values(), ids=HOSTILE)
+def test_an_archive_that_leads_out_of_its_folder_is_refused(host: Host, tmp_path: Path, entry: dict[str, Any]) -> None:
+    archive = tmp_path / "toy.tar.gz"
+    with tarfile.open(archive, "w:gz") as content:
+        link = tarfile.TarInfo("link")
+        link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path)
+        member = tarfile.TarInfo(entry["name"])
+        for name, value in entry.items():
+            setattr(member, name, value)
+        for each in [link, member] if entry["name"].startswith("link/") else [member]:
+            content.addfile(each)
+    before = everything_in(tmp_path)
+    with pytest.raises(systemd_app_download.ReleaseError, match="Nothing was changed"):
+        host.converge("1", url=f"file://{archive}", checksum=digest(archive))
+    assert everything_in(tmp_path) - before <= {"cache", "cache/toy-1-toy.tar.gz", "opt/toy"}
+
+
+def test_a_zip_keeps_to_its_folder(host: Host, tmp_path: Path) -> None:
+    archive = make_zip(tmp_path / "toy.zip", {"../../above": b"x", "/etc/logstead-test": b"x", "toy": b"x"})
+    before = everything_in(tmp_path)
+    host.converge("1", url=f"file://{archive}", checksum=digest(archive))
+    assert all(name.startswith("opt/toy") for name in everything_in(tmp_path) - before)
+    assert not Path("/etc/logstead-test").exists()
+
+
 @pytest.fixture
 def umask_of_a_hardened_host() -> Iterator[None]:
     before = os.umask(0o027)
