@@ -61,6 +61,15 @@ def active(rules: Iterable[Rule]) -> list[Rule]:
     return chosen
 
 
+def owner_of(rule: Rule) -> dict[str, str]:
+    """Return with whose rights a rule's files are rotated."""
+    has_owner = rule.get("su", True)
+    return {
+        "owner": rule.get("owner", "root") if has_owner else "root",
+        "group": rule.get("group", "adm") if has_owner else "root",
+    }
+
+
 def section(rule: Rule, tool: str) -> list[str]:
     """Return the lines of one rule."""
     owner, group = rule.get("owner", "root"), rule.get("group", "adm")
@@ -107,6 +116,7 @@ def logrotate_settings(rules: Iterable[Rule]) -> list[dict[str, Any]]:
             "max_total_size": bytes_of(rule, "max_total_size"),
             "hold": bool(rule.get("hold", False)),
             "hold_max_size": bytes_of(rule, "hold_max_size"),
+            **owner_of(rule),
         }
         for rule in active(rules)
     ]

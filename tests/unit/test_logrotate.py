@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -333,7 +334,7 @@ def test_the_oldest_go_first_and_no_more_than_has_to(tmp_path: Path, capsys: pyt
     (tmp_path / "a.log").write_bytes(b"x" * 500)
     (tmp_path / "a.log-old").write_bytes(b"x" * 500)
     rule = tool.Rule("a", [f"{tmp_path}/*.log"], "daily", 0, max_total_size=80)
-    tool.remove_excess([rule], now=0)
+    tool.remove([rule], lambda rule: tool.excess(rule, 0))
     assert [path.exists() for path in paths] == [False, False, True, True]
     assert (tmp_path / "a.log").exists()
     assert (tmp_path / "a.log-old").exists()
@@ -344,7 +345,8 @@ def test_what_is_too_old_goes_and_makes_room_for_the_others(tmp_path: Path) -> N
     paths = rotated(tmp_path, 40, 40, ending=".gz")
     now = paths[1].stat().st_mtime
     os.utime(paths[0], (now - 3 * 86400, now - 3 * 86400))
-    tool.remove_excess([tool.Rule("a", [f"{tmp_path}/a.log"], "daily", 0, max_age_days=2, max_total_size=40)], now)
+    rule = tool.Rule("a", [f"{tmp_path}/a.log"], "daily", 0, max_age_days=2, max_total_size=40)
+    tool.remove([rule], lambda rule: tool.excess(rule, now))
     assert [path.exists() for path in paths] == [False, True]
 
 
@@ -352,7 +354,8 @@ def test_a_link_among_the_rotated_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "target").write_bytes(b"x" * 100)
     link = tmp_path / "a.log-20200101-000000"
     link.symlink_to("target")
-    tool.remove_excess([tool.Rule("a", [f"{tmp_path}/a.log"], "daily", 0, max_total_size=1)], now=0)
+    rule = tool.Rule("a", [f"{tmp_path}/a.log"], "daily", 0, max_total_size=1)
+    tool.remove([rule], lambda rule: tool.excess(rule, 0))
     assert link.is_symlink()
 
 
@@ -361,8 +364,98 @@ def test_an_interrupted_compression_is_cleared_away_and_a_finished_one_stays(tmp
     half, whole = Path(f"{source}.gz"), tmp_path / "a.log-20200109-000000.gz"
     half.touch()
     whole.touch()
-    tool.remove_half_compressed([tool.Rule("a", [f"{tmp_path}/a.log"], "daily", 0)])
+    tool.remove([tool.Rule("a", [f"{tmp_path}/a.log"], "daily", 0)], tool.half_compressed)
     assert (source.exists(), half.exists(), whole.exists()) == (True, False, True)
+
+
+# --- Hostile folders --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "device"])
+def test_what_is_swapped_in_while_a_log_is_looked_at_neither_hangs_nor_fools(host: Host, kind: str) -> None:
+    host.write(20)
+    host.read(150)
+    other = host.log.with_name("other")
+    other.write_bytes(b"x" * 200)
+
+    def swap(_size: Any = tool.size_of) -> int:
+        size = int(_size(host.log))
+        host.log.unlink()
+        if kind == "pipe":
+            os.mkfifo(host.log)
+        else:
+            host.log.symlink_to(other if kind == "link" else "/dev/zero")
+        return size
+
+    target = swap()
+    with pytest.raises(OSError, match=r"not a regular file|Too many levels"):
+        tool.has_read(host.log, 150, target)
+    assert "it can't be read by root: " in tool.unread(host.log, host.settings.rules[0], 150, target)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="root has to act as another user")
+def test_a_folder_that_is_swapped_for_a_link_has_nobody_elses_files_removed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        mine, theirs = Path(name, "mine"), Path(name, "theirs")
+        Path(name).chmod(0o755)
+        theirs.mkdir()
+        (file,) = rotated(theirs, 40)
+        mine.symlink_to(theirs)
+        rule = tool.Rule("a", [f"{mine}/a.log"], "daily", 0, max_total_size=1, owner="nobody", group="nogroup")
+        assert tool.remove([rule], lambda rule: tool.excess(rule, 0)) == 1
+        assert file.exists()
+    assert "rule a: [Errno 13] Permission denied" in capsys.readouterr().out
+    assert os.geteuid() == 0
+
+
+def test_an_owner_who_is_not_there_stops_no_other_rule(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (path,) = rotated(tmp_path, 40)
+    gone = tool.Rule("a", [f"{tmp_path}/x.log"], "daily", 0, owner="nobody-of-this-name")
+    mine = tool.Rule("b", [f"{tmp_path}/a.log"], "daily", 0, max_total_size=1)
+    assert tool.remove([gone, mine], lambda rule: tool.excess(rule, 0)) == 1
+    assert not path.exists()
+    assert 'rule a: "getpwnam(): name not found' in capsys.readouterr().out
+
+
+def test_a_pipe_among_the_rotated_files_is_removed(tmp_path: Path) -> None:
+    pipe, link = tmp_path / "a.log-20200101-000000", tmp_path / "a.log-20200102-000000"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    assert tool.remove([tool.Rule("a", [f"{tmp_path}/a.log"], "daily", 0)], tool.pipes) == 0
+    assert not pipe.exists()
+    assert link.is_symlink()
+
+
+def test_a_rule_that_hangs_is_ended_and_the_others_are_rotated(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = tmp_path / "logrotate"
+    program.write_text(
+        f'#!/bin/sh\nfor word; do :; done\ngrep -q hangs "$word" && sleep 60\ncat "$word" >> {tmp_path}/done\n'
+    )
+    program.chmod(0o755)
+    config = tmp_path / "logrotate.conf"
+    config.write_text(
+        "# Managed by logstead\n" + rules.logrotate_config([{**RULE, "name": "hangs"}, RULE], "/bin/tool")
+    )
+    monkeypatch.setattr(tool, "LOGROTATE", str(program))
+    monkeypatch.setattr(tool, "RULES", config)
+    monkeypatch.setattr(tool, "RULE_SECONDS", 1)
+    assert tool.rotate(host.settings, tmp_path, force=False) == 1
+    assert (tmp_path / "done").read_text() == rules.logrotate_config([RULE], "/bin/tool")
+    assert "error: # hangs: logrotate was ended, as it took more than 1 s" in capsys.readouterr().out
+
+
+def test_names_make_no_lines_of_the_journal(capsys: pytest.CaptureFixture[str]) -> None:
+    tool.say(5, "removed /a\n<3>forged\x1b[2J\x9b\udcff é")
+    assert capsys.readouterr().out == "removed /a\\n<3>forged\\x1b[2J\\x9b\\udcff é\n"
+
+
+def test_the_tool_knows_with_whose_rights_a_rules_files_are_rotated() -> None:
+    (ours, roots) = rules.logrotate_settings([RULE, {**RULE, "name": "b", "su": False}])
+    assert (ours["owner"], ours["group"], roots["owner"], roots["group"]) == ("shop", "adm", "root", "root")
 
 
 def test_a_held_log_keeps_the_time_of_its_last_rotation() -> None:

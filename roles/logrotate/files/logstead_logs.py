@@ -10,23 +10,32 @@
 
 A collector that follows a file by its name reads a renamed file to its end, but only one: what is renamed a second time
 before it has come along is never read. So a log of a rule with `hold` waits until the collector has read all of it.
+
+Whoever owns a log's folder may swap anything in it at any time, for a link or a pipe too. So files are read and removed
+with the rights of the rule's owner, as logrotate does, and a rule that hangs is ended and stops no other.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import fcntl
 import glob
+import grp
 import json
 import os
+import pwd
 import re
+import signal
 import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import IO, cast
 
 SETTINGS = Path("/etc/logstead/logrotate.json")
 RULES = Path("/etc/logstead/logrotate.conf")
@@ -39,6 +48,7 @@ STAMP_GLOB = "-" + "[0-9]" * 8 + "-" + "[0-9]" * 6
 POLL_SECONDS = 0.2
 LONGEST_LINE = 256 * 1024  # of which nothing but a beginning may be unread
 DAY_SECONDS = 86400
+RULE_SECONDS = 15 * 60  # that logrotate may take for a rule, compression included
 # A key or a value of Promtail's positions, and what YAML escapes in double quotes.
 SCALAR = r"""(?:"(?:[^"\\\0]|\\.)*"|'(?:[^'\0]|'')*'|(?![?-] )[^\s"'\[{#\0][^\0]*?)"""
 ESCAPES = dict(zip("0abtnvfreN_LP", "\0\a\b\t\n\v\f\r\x1b\x85\xa0\u2028\u2029"))
@@ -58,6 +68,8 @@ class Rule:
     max_total_size: int = 0
     hold: bool = False
     hold_max_size: int = 0
+    owner: str = "root"
+    group: str = "root"
 
     def logs(self) -> list[Path]:
         """Return the logs that are there."""
@@ -170,9 +182,47 @@ class Collector:
 
 
 def say(level: int, text: str) -> None:
-    """Print a line; the journal gets its level as well."""
+    """Print a line; the journal gets its level as well. A file's name may hold anything, the end of a line too."""
     prefix = f"<{level}>" if "JOURNAL_STREAM" in os.environ else ""
-    print(f"{prefix}{text}", flush=True)
+    print(prefix + printable(text), flush=True)
+
+
+def printable(text: str) -> str:
+    """Return a text with escapes for what isn't printable."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+@contextlib.contextmanager
+def rights_of(rule: Rule) -> Iterator[None]:
+    """Do something with the rights of a rule's owner.
+
+    Raises:
+        LookupError: The host has no such user or group.
+    """
+    user, group = pwd.getpwnam(rule.owner).pw_uid, grp.getgrnam(rule.group).gr_gid
+    if os.geteuid() != 0 or user == 0:
+        yield
+        return
+    os.setegid(group)
+    os.seteuid(user)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+
+
+def open_regular(path: Path) -> int:
+    """Open a file for reading; no link, and no pipe, which would wait for its writer.
+
+    Raises:
+        OSError: It can't be read, or is no file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return descriptor
 
 
 def is_regular(path: Path) -> bool:
@@ -223,7 +273,7 @@ def read_positions(path: Path) -> dict[str, str] | None:
     Its file is YAML of one form, and hosts have no YAML in Python. promtail_resume.py reads it alike; a test compares.
     """
     try:
-        head, *lines = path.read_text(errors="replace").splitlines() or [""]
+        head, *lines = path.read_text(errors="replace").rstrip("\n").split("\n")
     except FileNotFoundError:
         return {}
     except OSError:
@@ -284,15 +334,25 @@ def has_read(log: Path, offset: int, target: int) -> bool:
         return True
     if target - offset > LONGEST_LINE:
         return False
-    with log.open("rb") as file:
+    with os.fdopen(open_regular(log), "rb") as file:
         file.seek(offset)
         return b"\n" not in file.read(target - offset)
+
+
+def unread(log: Path, rule: Rule, offset: int, target: int) -> str:
+    """Return what is unread before `target`, or that it can't be told."""
+    try:
+        with rights_of(rule):
+            is_read = has_read(log, offset, target)
+    except (OSError, LookupError) as error:
+        return f"it can't be read by {rule.owner}: {error}"
+    return "" if is_read else f"has yet to read {target - offset} of {target} bytes"
 
 
 def await_collector(log: Path, settings: Settings, handover: Handover | None) -> tuple[int | None, str]:
     """Wait until the collector has read what the log has now; return its position, or None and what it lacks."""
     deadline = time.monotonic() + settings.grace_seconds
-    target = size_of(log)
+    target, rule = size_of(log), settings.rule_of(log)
     while True:
         collector = Collector.look(settings.collector_unit)
         if not collector.is_running:
@@ -305,8 +365,8 @@ def await_collector(log: Path, settings: Settings, handover: Handover | None) ->
             problem = f"{settings.collector_unit} hasn't begun to read it"
         elif not is_of_this_file(offset, size_of(log), handover, collector.invocation):
             problem = f"{settings.collector_unit} may still be reading the file that was rotated before"
-        elif not has_read(log, offset, target):
-            problem = f"{settings.collector_unit} has yet to read {target - offset} of {target} bytes"
+        elif rest := unread(log, rule, offset, target):
+            problem = rest if rest.startswith("it ") else f"{settings.collector_unit} {rest}"
         else:
             return offset, ""
         if time.monotonic() >= deadline:
@@ -375,21 +435,35 @@ def excess(rule: Rule, now: float) -> Iterator[tuple[Path, str]]:
         total -= status.st_size
 
 
-def remove_excess(rules: Iterable[Rule], now: float) -> None:
-    """Remove what is over a limit, and say so."""
-    for rule in rules:
-        for path, reason in excess(rule, now):
-            size = size_of(path)
-            path.unlink()
-            say(NOTICE, f"removed {path} ({size} bytes): {reason}")
-
-
-def remove_half_compressed(rules: Iterable[Rule]) -> None:
-    """Remove what an interrupted compression has left: its source is there as long as it isn't finished."""
-    for path in [path for rule in rules for path in rule.rotated()]:
+def half_compressed(rule: Rule) -> Iterator[tuple[Path, str]]:
+    """Yield what an interrupted compression has left: its source is there as long as it isn't finished."""
+    for path in rule.rotated():
         if path.suffix == ".gz" and is_regular(path.with_suffix("")):
-            path.unlink()
-            say(NOTICE, f"removed {path}: its compression was interrupted and is done again")
+            yield path, "its compression was interrupted and is done again"
+
+
+def pipes(rule: Rule) -> Iterator[tuple[Path, str]]:
+    """Yield the pipes with a rotated file's name, which logrotate would wait for when it compresses them."""
+    for pattern in rule.paths:
+        for path in map(Path, glob.glob(pattern + STAMP_GLOB)):
+            if path.is_fifo() and not path.is_symlink():
+                yield path, "it is a pipe and no file"
+
+
+def remove(rules: Iterable[Rule], choose: Callable[[Rule], Iterable[tuple[Path, str]]]) -> int:
+    """Remove what is chosen of each rule, with its owner's rights, and say so; return the exit code."""
+    code = 0
+    for rule in rules:
+        try:
+            with rights_of(rule):
+                for path, reason in choose(rule):
+                    size = size_of(path)
+                    path.unlink()
+                    say(NOTICE, f"removed {path} ({size} bytes): {reason}")
+        except (OSError, LookupError) as error:  # noqa: PERF203 - one rule mustn't stop the others
+            say(ERROR, f"rule {rule.name}: {error}")
+            code = 1
+    return code
 
 
 # --- The commands -----------------------------------------------------------------------------------------------------
@@ -401,8 +475,9 @@ def keep_times(before: str, after: str, logs: Iterable[str]) -> str:
     logrotate 3.21 notes a log that its script has refused as rotated, and would not look at its age again for a day.
     """
     wanted = tuple(f'"{log}" ' for log in logs)
-    kept = {line.rsplit(" ", 1)[0]: line for line in before.splitlines() if line.startswith(wanted)}
-    return "".join(kept.get(line.rsplit(" ", 1)[0], line) + "\n" for line in after.splitlines())
+    # Names may hold whatever else ends a line; logrotate escapes the newline.
+    kept = {line.rsplit(" ", 1)[0]: line for line in before.split("\n") if line.startswith(wanted)}
+    return "\n".join(kept.get(line.rsplit(" ", 1)[0], line) for line in after.split("\n"))
 
 
 def problems_in(output: str, held: Iterable[str]) -> list[str]:
@@ -419,6 +494,41 @@ def read_text(path: Path) -> str:
         return ""
 
 
+def sections_of(text: str) -> list[str]:
+    """Return the rules of a configuration as the role writes them, each by itself."""
+    return [section for section in re.split(r"\n(?=# )", text) if "{" in section]
+
+
+def rotate_section(section: str, folder: Path, *, force: bool) -> tuple[int, str]:
+    """Let logrotate do its work for a rule; return its exit code and what it says.
+
+    Each rule by itself: the owner of a log can make logrotate wait for ever, by a pipe where it expects a file.
+    """
+    config = folder / "rule.conf"
+    config.write_text(section)
+    config.chmod(0o600)
+    command = [LOGROTATE, "--state", str(folder / "status"), *(["--force"] if force else []), str(config)]
+    process = subprocess.Popen(
+        command,
+        # Local time has an hour twice a year, and a name must not be given twice.
+        env={**os.environ, "TZ": "UTC"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=RULE_SECONDS)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()  # not for its children, which may be the log's owner's: systemd ends those with the unit
+        cast("IO[str]", process.stdout).close()
+        return 1, f"error: {section.splitlines()[0]}: logrotate was ended, as it took more than {RULE_SECONDS} s"
+    return process.returncode, output
+
+
 def rotate(settings: Settings, folder: Path, *, force: bool) -> int:
     """Let logrotate do its work, and say what it has done; return the exit code."""
     memory = Memory.read(folder)
@@ -428,17 +538,7 @@ def rotate(settings: Settings, folder: Path, *, force: bool) -> int:
     logs = {log: inode_of(log) for rule in settings.rules for log in rule.logs()}
     status = folder / "status"
     before = read_text(status)
-    command = [LOGROTATE, "--state", str(status), *(["--force"] if force else []), str(RULES)]
-    # Local time has an hour twice a year, and a name must not be given twice.
-    result = subprocess.run(
-        command,
-        env={**os.environ, "TZ": "UTC"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+    results = [rotate_section(section, folder, force=force) for section in sections_of(RULES.read_text())]
     memory = Memory.read(folder)
     settle(settings, memory)
     since = memory.held_since
@@ -458,10 +558,10 @@ def rotate(settings: Settings, folder: Path, *, force: bool) -> int:
             say(WARNING, f"held {key}: {reason}")
     for key in since.keys() - memory.held.keys():
         say(NOTICE, f"{key} is held no longer")
-    problems = problems_in(result.stdout, memory.held)
+    problems = problems_in("\n".join(output for _, output in results), memory.held)
     for line in problems:
         say(ERROR, line)
-    return 1 if result.returncode != 0 and (problems or not memory.held) else 0
+    return 1 if any(code != 0 for code, _ in results) and (problems or not memory.held) else 0
 
 
 def run(settings: Settings, folder: Path, *, force: bool) -> int:
@@ -470,9 +570,9 @@ def run(settings: Settings, folder: Path, *, force: bool) -> int:
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         started = int(time.time())
-        remove_half_compressed(settings.rules)
-        code = rotate(settings, folder, force=force)
-        remove_excess(settings.rules, time.time())
+        code = remove(settings.rules, half_compressed) | remove(settings.rules, pipes)
+        code |= rotate(settings, folder, force=force)
+        code |= remove(settings.rules, lambda rule: excess(rule, time.time()))
         # The next run's names are those of another second.
         while int(time.time()) == started:
             time.sleep(0.02)
@@ -525,12 +625,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands.add_parser("status", help="tell how each log is")
     options = parser.parse_args(arguments)
     settings = Settings.read(SETTINGS)
+    if os.geteuid() == 0:
+        os.setgroups([])  # those of root, which a rule's owner hasn't
     if options.command == "run":
         return run(settings, FOLDER, force=options.force)
     if options.command == "hold":
         return hold(settings, FOLDER, options.log)
     for line in status_lines(settings, Memory.read(FOLDER)):
-        print(line)
+        print(printable(line))
     return 0
 
 
