@@ -46,10 +46,15 @@ SANDBOX = (
 )
 
 
+def lines_of(service: Mapping[str, Any], name: str) -> list[str]:
+    """Return the lines of a setting, which is a text, or a list of texts."""
+    value = service.get(name) or []
+    return [value] if isinstance(value, str) else list(value)
+
+
 def words_of(service: Mapping[str, Any], name: str) -> list[str]:
     """Return the words of a setting, which is a text, or a list of texts."""
-    value = service.get(name) or []
-    return [word for text in ([value] if isinstance(value, str) else value) for word in str(text).split()]
+    return [word for text in lines_of(service, name) for word in str(text).split()]
 
 
 def identity(user: str, groups: list[str]) -> list[str]:
@@ -135,7 +140,7 @@ def container_unit(
             # The signal goes to conmon, which passes it on.
             "KillMode": "mixed",
             "ExecStart": " \\\n  ".join([*words, *arguments]),
-            "ExecStopPost": f"-/usr/bin/podman rm --force --ignore {name}",
+            "ExecStopPost": [*lines_of(service, "ExecStopPost"), f"-/usr/bin/podman rm --force --ignore {name}"],
         },
     }
 

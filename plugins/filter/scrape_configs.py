@@ -7,7 +7,9 @@ at https://grafana.com/docs/loki/latest/send-data/promtail/stages/.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
+from posixpath import commonpath
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
@@ -53,6 +55,7 @@ TRANSIENT_UNITS = {
     r"(libpod|docker)-.+\.scope": "$1.scope",
 }
 KEYS = {"job", "path", "format", "timezone", "labels", "exclude", "sampling", "rate_limit"}
+WILDCARD = re.compile(r"[*?\[{]")
 # Whatever is worse than these is kept in full.
 SAMPLED_LEVELS = ("DEBUG", "INFO")
 RATE_LIMIT_KEYS = {"lines_per_second", "burst"}
@@ -214,6 +217,37 @@ def row_stages(row: Row, timezone: str, formats: Rows, labels: Mapping[str, Any]
     return stages + (container_stages(formats, labels) if row.get("container") or "line" in fields else [])
 
 
+def not_utf8(path: str) -> list[str]:
+    """Return patterns of the paths that match a pattern and aren't UTF-8.
+
+    Promtail panics when it meets one, and whoever may write to the folder may make one. Go reads a byte that isn't
+    UTF-8 as the replacement character, but only in a class.
+    """
+    words, odd = path.split("/"), "*[\ufffd]*"
+    return [
+        "/".join(
+            [*words[: place + 1], odd, *words[place:]] if word == "**" else [*words[:place], odd, *words[place + 1 :]]
+        )
+        for place, word in enumerate(words)
+        if WILDCARD.search(word)
+    ]
+
+
+def any_of(patterns: list[str]) -> str:
+    """Return one pattern for several: Promtail takes one, and looks for files below its folder without wildcards."""
+    if len(patterns) == 1:
+        return patterns[0]
+    folder = commonpath(WILDCARD.split(pattern, maxsplit=1)[0].rpartition("/")[0] or "/" for pattern in patterns)
+    prefix, alternatives = f"{folder.rstrip('/')}/", []
+    for pattern in patterns:
+        depth, text = 0, ""
+        for char in pattern[len(prefix) :]:
+            depth += (char == "{") - (char == "}")
+            text += "?" if char == "," and not depth else char  # any character, the comma too
+        alternatives.append(text)
+    return f"{prefix}{{{','.join(alternatives)}}}"
+
+
 def file_scrape_config(entry: Mapping[str, Any], sampling: Mapping[str, Any], formats: Rows) -> dict[str, Any]:
     """Return the scrape_config of one entry of `promtail_log_files`; its own sampling beats that of its job."""
     unknown, missing = set(entry) - KEYS, {"job", "path"} - set(entry)
@@ -238,7 +272,8 @@ def file_scrape_config(entry: Mapping[str, Any], sampling: Mapping[str, Any], fo
         *(rate_limit_stages(entry["rate_limit"], where) if "rate_limit" in entry else []),
         {"labeldrop": ["filename"]},
     ]
-    exclude = {"__path_exclude__": entry["exclude"]} if "exclude" in entry else {}
+    unread = [*([entry["exclude"]] if "exclude" in entry else []), *not_utf8(entry["path"])]
+    exclude = {"__path_exclude__": any_of(unread)} if unread else {}
     return {
         "job_name": entry["path"],
         "pipeline_stages": stages,
@@ -302,19 +337,20 @@ def journal_scrape_config(sampling: Mapping[str, Any] | None = None) -> dict[str
     }
 
 
-def log_folders(config: Mapping[str, Any]) -> list[str]:
-    """Return the folders that a container needs to read all files of Promtail's settings: such that are always there.
+def log_folders(config: Mapping[str, Any], depth: int = 1) -> list[str]:
+    """Return the folders that Promtail needs to read all files of its settings: such that are always there.
 
     A log's own folder may be made later, and then has to be seen. So this is what every host has: `/var/log`, another
-    folder of `/var`, or one of the root's.
+    folder of `/var`, or one of the root's. With a depth of 2, it is one below those, which may come later.
     """
     paths = [
         str((static.get("labels") or {}).get("__path__") or "")
         for scrape in config.get("scrape_configs") or []
         for static in scrape.get("static_configs") or []
     ]
-    parts = [path.split("/")[1:] for path in paths if path.startswith("/")]
-    return sorted({"/" + "/".join(words[: 2 if words[0] == "var" else 1]) for words in parts})
+    # Up to the first wildcard, and without the file's name.
+    folders = [WILDCARD.split(path, maxsplit=1)[0].split("/")[1:-1] for path in paths if path.startswith("/")]
+    return sorted({"/" + "/".join(words[: 2 if words[0] == "var" else depth]) for words in folders if words})
 
 
 class FilterModule:

@@ -18,11 +18,17 @@ from ansible_collections.logstead.platform.plugins.module_utils.doctor_common im
     silent_unit,
     until,
 )
-from ansible_collections.logstead.platform.plugins.module_utils.doctor_promtail import DROPPED, SENT, metrics_of, total
+from ansible_collections.logstead.platform.plugins.module_utils.doctor_promtail import (
+    DROPPED,
+    SENT,
+    check_kinds,
+    metrics_of,
+    total,
+)
+from ansible_collections.logstead.platform.plugins.module_utils.log_files import tail_of
 
 CONTRACT = ("timestamp", "level", "logger_name", "message", "service_name", "trace_id", "span_id")
 RECORDS = 200
-TAIL_BYTES = 1 << 20
 WRITE_SECONDS = 5
 
 
@@ -31,17 +37,6 @@ def new_probe(host: str, kind: str, trace_id: str, query: str, promtail_url: str
     metrics = metrics_of(promtail_url) if promtail_url else None
     before = None if metrics is None else {"sent": total(metrics, SENT), "dropped": total(metrics, DROPPED)}
     return {"host": host, "kind": kind, "trace_id": trace_id, "query": query, "before": before}
-
-
-def tail_of(path: Path) -> list[bytes]:
-    """Return the last whole lines of a file."""
-    with path.open("rb") as file:
-        file.seek(0, 2)
-        start = max(0, file.tell() - TAIL_BYTES)
-        file.seek(start)
-        lines = file.read().split(b"\n")
-    # What follows the last end of a line is being written.
-    return [line for line in lines[1 if start else 0 : -1] if line.strip()]
 
 
 def problem_of(line: bytes) -> str:
@@ -85,6 +80,7 @@ def check_app(parameters: dict[str, Any]) -> Outcome:
         )
     folder = Path(parameters["log_folder"])
     files = [folder / "app.log", folder / "access.log"]
+    check_kinds(files)
     wanted = trace_id.encode()
     found = 0
 

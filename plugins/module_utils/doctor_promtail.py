@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import glob
 import re
 import shutil
 import subprocess
@@ -21,6 +20,11 @@ from ansible_collections.logstead.platform.plugins.module_utils.doctor_common im
     output_of,
     silent_unit,
     until,
+)
+from ansible_collections.logstead.platform.plugins.module_utils.log_files import (
+    WILDCARD,
+    matches_of,
+    problem_of_log,
 )
 
 # A line must be on its way within this time; Promtail's longest pause between two tries is 10 s.
@@ -64,11 +68,42 @@ def by_label(metrics: Metrics, name: str, label: str) -> dict[str, float]:
 
 def existing_files(entries: Iterable[dict[str, Any]]) -> list[Path]:
     """Return the files that there are for Promtail to read."""
-    found: set[str] = set()
-    for entry in entries:
-        excluded = glob.glob(str(entry.get("exclude", "")), recursive=True)
-        found |= set(glob.glob(str(entry["path"]), recursive=True)) - set(excluded)
-    return [path for path in map(Path, sorted(found)) if path.is_file()]
+    found = {path for entry in entries for path in matches_of(str(entry["path"]), str(entry.get("exclude") or ""))}
+    check_kinds(found)
+    return [path for path in sorted(found) if path.is_file()]
+
+
+def check_kinds(paths: Iterable[Path]) -> None:
+    """Fail if something has a log's name that nobody reads: whoever owns the folder may have put it there."""
+    for path in paths:
+        if problem := problem_of_log(path):
+            raise StepFailed(
+                f"{problem}. It may have been put there to have another file read.",
+                f"see who made it (ls -l {path.parent}), and remove it. If it is meant, name the path that it leads to "
+                "in platform_logs.",
+            )
+
+
+def check_view(pid: str, paths: Iterable[str]) -> None:
+    """Check that Promtail's process follows no link below the folders of logs, and nobody can link others' files."""
+    mounts = [line.split() for line in Path("/proc", pid, "mountinfo").read_text().splitlines()]
+    flags = {fields[4].replace(r"\040", " "): fields[5].split(",") for fields in mounts}
+    folders = [WILDCARD.split(path, maxsplit=1)[0].rpartition("/")[0] or "/" for path in paths]
+    for folder in folders:
+        if not Path(folder).is_dir():
+            continue
+        places = [place for place in flags if folder == place or folder.startswith(f"{place.rstrip('/')}/")]
+        if "nosymfollow" not in flags[max(places, key=len)]:
+            raise StepFailed(
+                f"Promtail would follow a symbolic link in {folder} to whatever file it may read.",
+                "restart it, if the folder is new: ./manage.sh restart promtail. If that doesn't help, its unit is "
+                "another than the platform's: docs/security.md.",
+            )
+    if Path("/proc/sys/fs/protected_hardlinks").read_text().strip() == "0":
+        raise StepFailed(
+            "every user can link others' files into a folder of logs (fs.protected_hardlinks is 0).",
+            "set fs.protected_hardlinks=1 in /etc/sysctl.d, the default of Debian and Ubuntu, and run sysctl --system.",
+        )
 
 
 def credentials_of(pid: str) -> dict[str, Any]:
@@ -88,11 +123,8 @@ def process_of(name: str) -> str:
     return pid if pid != "0" else ""
 
 
-def check_readable(files: Iterable[Path]) -> None:
+def check_readable(pid: str, files: Iterable[Path]) -> None:
     """Try to read each file with the rights that Promtail's process has."""
-    pid = process_of("promtail")
-    if not pid:
-        return
     for file in files:
         # An already opened file would be read on until the next restart, so what Promtail says can't tell.
         test = subprocess.run(["test", "-r", str(file)], check=False, cwd="/", **credentials_of(pid))
@@ -224,7 +256,9 @@ def check_promtail(parameters: dict[str, Any]) -> Outcome:
         loki_is_away(parameters["loki_url"])
     probe = next((probe for probe in parameters["probes"] if probe["host"] == parameters["host"]), None)
     files = existing_files(parameters["log_files"])
-    check_readable(files)
+    if pid := process_of("promtail"):
+        check_view(pid, [str(entry["path"]) for entry in parameters["log_files"]])
+        check_readable(pid, files)
     is_app = probe is not None and probe["kind"] == "app"
     app_files = [Path(parameters["log_folder"], name) for name in ("app.log", "access.log")] if is_app else []
     # Without its answer at the first step, everything that it has sent since its start counts.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
+from ansible_collections.logstead.platform.plugins.module_utils.log_files import printable
 from ansible_collections.logstead.platform.plugins.plugin_utils.doctor_steps import Found, Result, Step, results_of
 
 MAX_LINES = 8
@@ -54,7 +55,8 @@ def short(line: str) -> str:
     """Return a record's most telling fields; other lines as they are, cut."""
     try:
         record = json.loads(line)
-        return "  ".join(str(record[name]) for name in ("timestamp", "level", "logger_name", "message"))
+        values = (str(record[name]) for name in ("timestamp", "level", "logger_name", "message"))
+        return "  ".join(values).replace("\n", "\\n")
     except (ValueError, KeyError, TypeError):
         return line[:200]
 
@@ -90,4 +92,5 @@ def report_of(steps: Sequence[Step], found: Found) -> tuple[str, str]:
         rows += [f"  … and {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else []
     if not diagnosis:
         rows += ["", "doctor: every step that was taken works."]
-    return "\n".join(rows), diagnosis
+    # Records, journals and names of files are what any program on a host has made them.
+    return printable("\n".join(rows)), printable(diagnosis)

@@ -162,6 +162,16 @@ def test_a_collector_gets_folders_that_every_host_has() -> None:
     entries = [{"job": "app", "path": path} for path in paths]
     assert log_folders({"scrape_configs": file_scrape_configs(entries)}) == ["/opt", "/srv", "/var/lib", "/var/log"]
     assert log_folders({}) == []
+    deeper = [{"job": "app", "path": path} for path in (*paths, "/srv/*/x.log", "/x.log")]
+    assert log_folders({"scrape_configs": file_scrape_configs(deeper)}, 2) == [
+        *("/opt/x", "/srv", "/srv/app", "/var/lib", "/var/log")
+    ]
+
+
+def test_what_a_part_does_when_it_stops_is_kept_beside_a_container() -> None:
+    unit = {**UNIT, "Service": {**UNIT["Service"], "ExecStopPost": "/bin/mine"}}
+    stops = container_unit(unit, "toy", "toy", "/bin/toy", {"image": IMAGE})["Service"]["ExecStopPost"]
+    assert stops == ["/bin/mine", "-/usr/bin/podman rm --force --ignore toy"]
 
 
 # --- Images -----------------------------------------------------------------------------------------------------------

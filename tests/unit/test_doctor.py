@@ -27,6 +27,7 @@ from ansible_collections.logstead.platform.plugins.module_utils import (
     doctor_loki,
     doctor_prometheus,
     doctor_promtail,
+    log_files,
 )
 from ansible_collections.logstead.platform.plugins.modules import doctor
 from ansible_collections.logstead.platform.plugins.plugin_utils import doctor_report as report
@@ -106,10 +107,10 @@ def test_a_line_that_is_being_written_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_long_file_is_read_from_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor_app, "TAIL_BYTES", 100)
+    monkeypatch.setattr(log_files, "TAIL_BYTES", 100)
     path = tmp_path / "app.log"
     path.write_text("".join(f"line {number}\n" for number in range(100)))
-    lines = doctor_app.tail_of(path)
+    lines = log_files.tail_of(path)
     assert lines[-1] == b"line 99"
     assert all(line.startswith(b"line ") for line in lines)
 
@@ -253,6 +254,57 @@ def test_excluded_files_are_not_expected(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     entries = [{"path": f"{tmp_path}/**/*.log", "exclude": f"{tmp_path}/*.old.log"}]
     assert doctor_promtail.existing_files(entries) == [tmp_path / "a.log"]
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe", "link in the folder's place"])
+def test_what_somebody_put_in_a_logs_place_is_named_and_not_read(answers: Answers, tmp_path: Path, kind: str) -> None:
+    answers |= {"x/ready": (200, "Ready"), "/metrics": (200, metrics()), "/trace/": (200, {})}
+    secret, log = tmp_path / "secret", tmp_path / "logs" / "app.log"
+    secret.write_text("the secret\n")
+    log.parent.mkdir()
+    if kind == "pipe":
+        os.mkfifo(log)
+    elif kind == "link in the folder's place":
+        log.parent.rmdir()
+        log.parent.symlink_to(tmp_path)
+        (tmp_path / "app.log").write_text("the secret\n")
+    else:
+        log.symlink_to(secret if kind == "link" else tmp_path / "none")
+    for result in (promtail(log_files=[{"path": str(log)}]), examine("app", log_folder=str(log.parent))):
+        assert result["outcome"] == "failed"
+        assert (
+            "is not a regular file" in result["cause"] or "is a symbolic link, which is not followed" in result["cause"]
+        )
+        assert str(log if kind != "link in the folder's place" else log.parent) in result["cause"]
+        assert "the secret" not in str(result)
+
+
+def test_a_promtail_that_would_follow_links_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    proc = tmp_path / "proc"
+    (proc / "7").mkdir(parents=True)
+    (proc / "sys/fs").mkdir(parents=True)
+    links = proc / "sys/fs/protected_hardlinks"
+    links.write_text("1\n")
+    mounts = proc / "7/mountinfo"
+    root = "1 0 8:1 / / ro,relatime - ext4 /dev/sda rw\n"
+
+    def check() -> None:
+        doctor_promtail.check_view("7", [f"{logs}/*.log", f"{tmp_path}/none/*.log"])
+
+    monkeypatch.setattr(
+        doctor_promtail, "Path", lambda *parts: Path(*(str(part).replace("/proc", str(proc)) for part in parts))
+    )
+    mounts.write_text(f"{root}2 1 8:1 /logs {logs} ro,nosymfollow - ext4 /dev/sda rw\n")
+    check()
+    mounts.write_text(f"{root}2 1 8:1 /logs {logs}2 ro,nosymfollow - ext4 /dev/sda rw\n")
+    with pytest.raises(doctor_common.StepFailed, match=f"would follow a symbolic link in {logs}"):
+        check()
+    mounts.write_text(f"{root}2 1 8:1 /logs {logs} ro,nosymfollow - ext4 /dev/sda rw\n")
+    links.write_text("0\n")
+    with pytest.raises(doctor_common.StepFailed, match="protected_hardlinks is 0"):
+        check()
 
 
 # --- Steps 3 and 4 ---
@@ -825,6 +877,19 @@ def test_a_host_out_of_reach_is_a_finding() -> None:
 
 def test_a_check_that_breaks_is_a_finding() -> None:
     assert "failed on web: the check itself broke: Traceback" in summed({"web": BROKEN})[1]
+
+
+def test_what_a_program_writes_does_nothing_to_a_terminal_and_makes_no_lines_of_the_report() -> None:
+    hostile = "\x1b]0;title\x07\x1b[2J\x9b31m\u202e"
+    line = json.dumps({"timestamp": "T", "level": "INFO", "logger_name": "a", "message": f"{hostile}\ndoctor: fine"})
+    text, _ = summed(
+        {"web": {**GOOD, "detail": hostile, "probe": {"trace_id": TRACE_ID}}}, {"web": {**GOOD, "lines": [line]}}
+    )
+    _, diagnosis = summed({"web": {**BAD, "cause": hostile}})
+    for shown in (text, diagnosis):
+        assert r"\x1b]0;title\x07\x1b[2J\x9b31m\u202e" in shown
+        assert not [char for char in shown if not char.isprintable() and char != "\n"]
+    assert "\ndoctor: fine" not in text
 
 
 def test_other_lines_are_shown_as_they_are() -> None:

@@ -117,7 +117,8 @@ def label_stages(config: dict[str, Any]) -> set[str]:
 
 
 def test_an_entry_of_job_and_path_is_enough() -> None:
-    assert labels_of(scrape_config()) == {"job": "shop", "service_name": "shop", "__path__": "/var/log/shop/*.log"}
+    labels = {"job": "shop", "service_name": "shop", "__path__": "/var/log/shop/*.log"}
+    assert labels_of(scrape_config()) == {**labels, "__path_exclude__": "/var/log/shop/*[\ufffd]*"}
 
 
 def test_a_record_may_name_its_service_itself() -> None:
@@ -160,7 +161,9 @@ def test_a_level_has_one_of_five_spellings_or_is_no_label() -> None:
 
 
 def test_files_can_be_left_out_although_their_path_matches() -> None:
-    assert labels_of(scrape_config(exclude="/var/log/shop/old*"))["__path_exclude__"] == "/var/log/shop/old*"
+    assert labels_of(scrape_config(exclude="/var/log/shop/old*"))["__path_exclude__"] == (
+        "/var/log/shop/{old*,*[\ufffd]*}"
+    )
 
 
 def test_a_path_that_is_named_twice_is_refused() -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -341,6 +342,29 @@ def test_patterns_match_as_promtails_do(pattern: str, path: str, matches: bool) 
     assert bool(resume.as_regex(pattern).fullmatch(path)) is matches
 
 
+@pytest.mark.parametrize(
+    ("path", "own", "exclude"),
+    [
+        ("/v/a.log", None, None),
+        ("/v/a.log", "/v/b,c", "/v/b,c"),
+        ("/v/*.log", None, "/v/*[\ufffd]*"),
+        ("/v/*.log", "/v/{b,c}", "/v/{{b,c},*[\ufffd]*}"),
+        ("/v/*.log", "/v/x/b,c", "/v/{x/b?c,*[\ufffd]*}"),
+        ("/v/*.log", "/w/*", "/{w/*,v/*[\ufffd]*}"),
+        ("/v/**/*.log", None, "/v/{**/*[\ufffd]*/**/*.log,**/*[\ufffd]*}"),
+        ("/v/*/a.log", None, "/v/*[\ufffd]*/a.log"),
+    ],
+)
+def test_promtail_reads_no_file_whose_name_it_would_panic_at(path: str, own: str | None, exclude: str | None) -> None:
+    entry = {"path": path, "job": "app", **({"exclude": own} if own else {})}
+    (config,) = file_scrape_configs([entry])
+    found = config["static_configs"][0]["labels"].get("__path_exclude__")
+    assert found == exclude
+    if found and "*" in path:  # Promtail reads such a byte as the replacement character
+        assert resume.as_regex(found).fullmatch(path.replace("**", "a/b").replace("*", "\ufffd"))
+        assert not resume.as_regex(found).fullmatch("/v/a/d/a.log")
+
+
 def test_a_file_with_few_lines_far_apart_is_searched_as_well(loki: FakeLoki, start: Start) -> None:
     for known in (1, 5, 40, 99):
         lines = records(100, gap=25 * 10**9)
@@ -474,6 +498,199 @@ def test_lost_positions_are_made_anew_and_the_journals_is_remembered(
     start.resume()
     assert start.position() == length(lines[:400])
     assert (resume.read_positions(start.positions) or {})["cursor-journal"] == "s=1"
+
+
+def test_positions_of_names_that_anybody_may_give_are_kept(tmp_path: Path) -> None:
+    names = [
+        f"/logs/{name}.log" for name in ("a\nb", "a\u2028b", "a\x85b", "a\x1b[2J", "a\ufeff", 'a": "1', "\U0001f600")
+    ]
+    path = tmp_path / "positions.yaml"
+    resume.write_positions(path, dict.fromkeys(names, "5"))
+    assert resume.read_positions(path) == dict.fromkeys(names, "5")
+    assert yaml.safe_load(path.read_text())["positions"] == dict.fromkeys(names, "5")
+
+
+# --- Hostile folders --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def many(tmp_path: Path, loki: FakeLoki) -> Start:
+    """All logs of a folder, of which good.log is half in Loki."""
+    start = Start(tmp_path, loki, path=f"{tmp_path}/logs/**/*.log")
+    start.log = start.log.with_name("good.log")
+    lines = records(100)
+    start.write(lines)
+    loki.has(lines[:50])
+    return start
+
+
+def check_good(start: Start) -> None:
+    """Check that the good log is resumed, whatever is beside it."""
+    assert start.position() == length(records(50))
+
+
+def sparse(path: Path, size: int) -> None:
+    """Make a file with a hole, and a line before and behind it."""
+    with path.open("wb") as file:
+        file.write(records(1, first=900)[0])
+        file.truncate(size)
+        file.seek(size)
+        file.write(b"\n" + records(1, first=901)[0])
+
+
+@pytest.mark.parametrize("kind", ["link", "link to a folder", "pipe", "rotated link", "rotated pipe"])
+def test_what_is_no_file_is_named_and_the_others_are_resumed(
+    many: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    secret, bad = tmp_path / "secret", many.log.with_name("bad.log.1" if kind.startswith("rotated") else "bad.log")
+    secret.write_bytes(b"".join(records(10, secret=True)))
+    if kind.endswith("pipe"):
+        os.mkfifo(bad)
+    else:
+        bad.symlink_to(tmp_path if kind == "link to a folder" else secret)
+    many.resume()
+    check_good(many)
+    assert many.position(bad) is None
+    assert not many.sent.exists()
+    if not kind.startswith("rotated") and kind != "link to a folder":
+        assert f"{bad} is left out: " in capsys.readouterr().err
+
+
+def test_a_file_that_becomes_a_link_is_not_read(many: Start, tmp_path: Path) -> None:
+    secret, bad = tmp_path / "secret", many.log.with_name("bad.log")
+    secret.write_bytes(b"".join(records(10)))
+    bad.symlink_to(secret)
+    with pytest.raises(OSError, match="a symbolic link, which is not followed"):
+        resume.LogFile(bad, resume.TimeField(("timestamp",)))
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "moved/bad.log").write_bytes(b"".join(records(10)))
+    (many.log.parent / "sub").symlink_to(tmp_path / "moved")
+    with pytest.raises(OSError, match="a symbolic link, which is not followed"):
+        resume.LogFile(many.log.parent / "sub/bad.log", resume.TimeField(("timestamp",)))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file away")
+def test_a_hard_link_to_a_file_of_another_is_not_read(many: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    os.chown(many.log.parent, 65534, 65534)
+    bad = many.log.with_name("bad.log")
+    bad.hardlink_to(many.log) if hasattr(bad, "hardlink_to") else os.link(many.log, bad)
+    many.resume()
+    assert f"{bad} is left out: a hard link to a file of another owner: {bad}" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="root has to become another user, who may not enter every folder")
+def test_a_folder_that_is_closed_is_named_and_the_others_are_resumed(loki: FakeLoki) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        start = Start(Path(folder), loki, path=f"{folder}/logs/**/*.log")
+        for name in ("closed", "open"):
+            (start.log.parent / name).mkdir()
+        lines = records(100)
+        start.log = start.log.parent / "open/app.log"
+        start.write(lines)
+        loki.has(lines[:50])
+        closed = start.log.parent.with_name("closed")
+        (closed / "app.log").write_bytes(b"".join(lines))
+        one_path = file_scrape_configs([{"path": f"{closed}/app.log", "job": "one"}])
+        start.config["scrape_configs"] += [
+            *one_path,
+            *file_scrape_configs([{"path": f"{closed}/p", "job": "p", "format": "plain"}]),
+        ]
+        resume.write_positions(start.positions, {str(closed / "app.log"): "7", str(start.log): "9"})
+        start.positions.with_name("resume-state.json").write_text(
+            json.dumps({"time": 1.0, "heads": {str(closed / "app.log"): "known"}, "others": {}})
+        )
+        closed.chmod(0o700)
+        for path in Path(folder).rglob("*"):
+            if closed not in (path, *path.parents):
+                os.chown(path, 65534, 65534)
+        os.chown(folder, 65534, 65534)
+        result = run_as_nobody(start, Path(folder))
+        assert result.stdout == "promtail runs\n", result.stderr
+        assert "lines may be lost" not in result.stderr
+        assert f"{closed} is left out, with what is in it: Permission denied" in result.stderr
+        assert start.position() == length(lines[:50])
+        assert start.position(closed / "app.log") == 7
+        state = json.loads(start.positions.with_name("resume-state.json").read_text())
+        assert state["heads"][str(closed / "app.log")] == "known"
+
+
+def run_as_nobody(start: Start, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the program as a user who is not root."""
+    settings = folder / "resume.json"
+    settings.write_text(json.dumps({"promtail": start.config}))
+    settings.chmod(0o644)
+    program = folder / "program.py"
+    program.write_text(PROGRAM.read_text())
+    words = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/usr/bin/python3", str(program)]
+    return subprocess.run(
+        [*words, str(settings), "/bin/echo", "promtail runs"], capture_output=True, text=True, check=False, timeout=20
+    )
+
+
+@pytest.mark.parametrize("size", [3 << 30, 1 << 40], ids=["3 GiB", "1 TiB"])
+@pytest.mark.parametrize("file_format", ["json", "plain"])
+def test_a_hole_is_skipped_and_named_with_little_memory(
+    tmp_path: Path, loki: FakeLoki, size: int, file_format: str
+) -> None:
+    start = Start(tmp_path, loki, path=f"{tmp_path}/logs/*.log", format=file_format)
+    start.log = start.log.with_name("good.log")
+    lines = records(100)
+    start.write(lines)
+    loki.has(lines[:50])
+    bad = start.log.with_name("bad.log")
+    sparse(bad, size)
+    sparse(bad.with_name("bad.log.1"), size)
+    for _ in range(2):
+        settings = tmp_path / "resume.json"
+        settings.write_text(json.dumps({"promtail": start.config}))
+        words = ["prlimit", f"--as={300 << 20}", sys.executable, str(PROGRAM), str(settings), "/bin/echo", "runs"]
+        result = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
+        assert result.stdout == "runs\n", result.stderr
+        assert "MemoryError" not in result.stderr
+        assert start.position(bad) == size + 1
+        if file_format == "json":
+            check_good(start)
+    assert "are skipped" not in result.stderr  # the second time, it has nothing to skip
+
+
+def test_a_long_line_without_a_hole_is_skipped_and_what_follows_is_not(many: Start) -> None:
+    bad = many.log.with_name("bad.log")
+    bad.write_bytes(records(1, first=900)[0] + b"x" * (resume.FATAL + 1) + b"\n" + records(1, first=901)[0])
+    many.resume()
+    assert many.position(bad) == bad.stat().st_size - length(records(1, first=901))
+    check_good(many)
+
+
+def test_a_line_that_promtail_can_bear_is_not_skipped(many: Start, loki: FakeLoki) -> None:
+    long = many.log.with_name("long.log")
+    lines = [*records(2, first=900), b"x" * (resume.LONGEST + 5) + b"\n", *records(2, first=902)]
+    long.write_bytes(b"".join(lines))
+    loki.has([*lines[:2], lines[3]])
+    many.resume()
+    assert many.position(long) == length(lines[:4])
+
+
+def test_a_small_file_that_unpacks_to_a_large_one_is_left_out(
+    many: Start, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(resume, "UNPACKED", 1 << 20)
+    bomb = many.log.with_name("bad.log.1.gz")
+    bomb.write_bytes(gzip.compress(bytes(8 << 20)))
+    many.log.with_name("bad.log").write_bytes(b"".join(records(3)))
+    many.resume()
+    check_good(many)
+    assert "unpacks to more than" in capsys.readouterr().err
+
+
+def test_names_that_are_no_text_are_left_out(many: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    Path(os.fsdecode(os.fsencode(many.log.parent) + b"/\xff.log")).write_bytes(records(1)[0])
+    odd = many.log.with_name("a\nb\u2028.log")
+    odd.write_bytes(b"".join(records(3)))
+    many.resume()
+    check_good(many)
+    assert "ff.log is left out, with what is in it: its name is not UTF-8" in capsys.readouterr().err
+    many.resume()
+    check_good(many)
 
 
 # --- The start --------------------------------------------------------------------------------------------------------

@@ -489,7 +489,7 @@ def problems_in(output: str, held: Iterable[str]) -> list[str]:
 def read_text(path: Path) -> str:
     """Return a file's text; that of a file which isn't there is empty."""
     try:
-        return path.read_text()
+        return path.read_text(errors="surrogateescape")  # names may be no text
     except FileNotFoundError:
         return ""
 
@@ -546,7 +546,7 @@ def rotate(settings: Settings, folder: Path, *, force: bool) -> int:
     memory.write()
     if memory.held and status.exists():
         unfinished = folder / "status.new"
-        unfinished.write_text(keep_times(before, read_text(status), memory.held))
+        unfinished.write_text(keep_times(before, read_text(status), memory.held), errors="surrogateescape")
         unfinished.chmod(0o640)
         unfinished.replace(status)
     for log, inode in logs.items():
@@ -637,4 +637,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except Exception as error:
+        say(ERROR, f"{type(error).__name__}: {error}")  # the unit leaves a traceback, which has no level, out
+        raise

@@ -9,6 +9,9 @@ docs/delivery.md says what can't be decided.
 
 Usage: promtail_resume.py SETTINGS PROMTAIL [ARGUMENT...]
 
+Whoever owns a log's folder may put anything there: links, pipes, files with holes of any size. So no link is followed,
+nothing but regular files is read, and no line is held in memory as a whole (docs/security.md).
+
 Where Promtail runs in a container, PROMTAIL is podman, and this program is started as root. It looks into files as
 Promtail's user all the same: a child gives up root's rights, and root does nothing but run containers.
 """
@@ -18,6 +21,7 @@ from __future__ import annotations
 import base64
 import calendar
 import contextlib
+import errno
 import grp
 import gzip
 import hashlib
@@ -28,6 +32,7 @@ import re
 import shutil
 import socket
 import ssl
+import stat
 import subprocess
 import sys
 import tempfile
@@ -52,6 +57,10 @@ PAGE = 5000  # entries that a query returns at most: Loki's default limit
 COMPARED = 4096  # characters of a line that are compared: Loki and Promtail may have cut the rest
 PROBED, SCANNED = 64, 500  # lines that are looked for at once: while searching, and around the place
 FAR = 1 << 16  # bytes between probes that are near enough to scan what lies between
+CHUNK = 1 << 20
+LONGEST = 4 << 20  # bytes of a line that are read: what is longer can be no record
+FATAL = 16 << 20  # bytes of a line that Promtail must not get to read: it holds all of it in memory
+UNPACKED = 4 << 30  # bytes of a gzipped file at most
 SECOND = 10**9
 # Stages after which the text in Loki isn't the line in the file, or the labels can't be told from the settings.
 OPAQUE_STAGES = {"output", "replace", "pack", "multiline", "cri", "docker", "decolorize", "tenant", "static_labels"}
@@ -77,10 +86,80 @@ class LokiRefusesError(Exception):
 
 def say(level: str, message: str) -> None:
     """Write to the journal in Promtail's own format."""
-    print(f"level={level} component=resume msg={json.dumps(message, ensure_ascii=False)}", file=sys.stderr, flush=True)
+    text = json.dumps(message.encode(errors="backslashreplace").decode(), ensure_ascii=False)
+    print(f"level={level} component=resume msg={text}", file=sys.stderr, flush=True)
 
 
 # --- Lines and files --------------------------------------------------------------------------------------------------
+
+
+def open_log(path: Path) -> BinaryIO:
+    """Open a log for reading, whatever its owner may have put in its place.
+
+    Below the path's first two folders no link is followed. doctor and logs open logs alike; a test compares.
+
+    Raises:
+        OSError: It can't be read, leads through a link, is no regular file, or is another owner's by a hard link.
+    """
+    flags, where = os.O_CLOEXEC | os.O_NOFOLLOW, Path(*path.parts[: min(3, len(path.parts) - 1)])
+    folder = os.open(where, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for name in path.parts[len(where.parts) : -1]:
+            where = where / name
+            below = os.open(name, os.O_PATH | os.O_DIRECTORY | flags, dir_fd=folder)
+            os.close(folder)
+            folder = below
+        where, owner = path, os.fstat(folder).st_uid
+        # A pipe would wait for its writer.
+        file = os.open(path.name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | flags, dir_fd=folder)
+    except OSError as error:
+        is_link = error.errno in (errno.ELOOP, errno.ENOTDIR) and where.is_symlink()
+        problem = "a symbolic link, which is not followed" if is_link else error.strerror
+        raise OSError(error.errno, problem, str(where)) from error
+    finally:
+        os.close(folder)
+    status, problem = os.fstat(file), ""
+    if not stat.S_ISREG(status.st_mode):
+        problem = "not a regular file"
+    elif status.st_nlink > 1 and status.st_uid != owner:
+        problem = "a hard link to a file of another owner"
+    if problem:
+        os.close(file)
+        raise OSError(errno.EINVAL, problem, str(path))
+    return os.fdopen(file, "rb")
+
+
+def next_data(descriptor: int, offset: int) -> int | None:
+    """Return where a file's next bytes are, from an offset on, behind the hole that may be there; None if nowhere."""
+    before = os.lseek(descriptor, 0, os.SEEK_CUR)
+    try:
+        return os.lseek(descriptor, offset, os.SEEK_DATA)
+    except OSError:  # there is nothing but a hole
+        return None
+    finally:
+        os.lseek(descriptor, before, os.SEEK_SET)  # a buffered stream relies on it
+
+
+def end_of_line(descriptor: int, offset: int) -> int | None:
+    """Return the offset right behind the first end of a line from an offset on; None if there is none."""
+    while (place := next_data(descriptor, offset)) is not None and (chunk := os.pread(descriptor, CHUNK, place)):
+        found = chunk.find(b"\n")
+        if found >= 0:
+            return place + found + 1
+        offset = place + len(chunk)
+    return None
+
+
+def end_of_fatal_line(descriptor: int, offset: int, size: int) -> int | None:
+    """Return the offset right behind the last line that is too long for Promtail, from a line's start on, or None."""
+    found, start = None, offset
+    while (place := next_data(descriptor, offset)) is not None and (chunk := os.pread(descriptor, CHUNK, place)):
+        offset, first = place + len(chunk), chunk.find(b"\n")
+        if first >= 0:
+            if place + first - start > FATAL:
+                found = place + first + 1
+            start = place + chunk.rfind(b"\n") + 1
+    return size if size - start > FATAL else found
 
 
 def comparable(text: str) -> str:
@@ -167,12 +246,18 @@ class LogFile:
     def __init__(self, path: Path, time_field: TimeField, is_rotated: bool = False) -> None:
         self.path, self.time_field, self.is_rotated = path, time_field, is_rotated
         self.has_times = False  # whether a line with a time was seen
-        stream = path.open("rb")
+        stream = open_log(path)
         self.modified = os.fstat(stream.fileno()).st_mtime
         if path.suffix == ".gz":
             with stream, gzip.GzipFile(fileobj=stream) as packed:
-                unpacked = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as this object
-                shutil.copyfileobj(packed, unpacked)
+                # On the disk, as /tmp may be memory. It lives as long as this object.
+                unpacked = tempfile.TemporaryFile(dir="/var/tmp")  # noqa: SIM115
+                while chunk := packed.read(CHUNK):
+                    if unpacked.tell() > UNPACKED:
+                        unpacked.close()
+                        raise OSError(errno.EFBIG, f"unpacks to more than {UNPACKED} bytes", str(path))
+                    unpacked.write(chunk)
+                unpacked.flush()
             self.stream: BinaryIO = cast("BinaryIO", unpacked)
         else:
             self.stream = stream
@@ -192,24 +277,26 @@ class LogFile:
 
     def lines(self, offset: int) -> Iterator[Line]:
         """Yield the lines from the first that starts at or behind an offset, as far as the file went when opened."""
-        self.stream.seek(max(offset - 1, 0))
-        if offset > 0:
-            self.stream.readline()
-        start = self.stream.tell()
-        while start < self.size and (raw := self.stream.readline()):
-            if not (raw.endswith(b"\n") or self.is_rotated):
+        descriptor = self.stream.fileno()
+        start = end_of_line(descriptor, offset - 1) if offset > 0 else 0
+        while start is not None and start < self.size:
+            self.stream.seek(start)
+            raw = self.stream.readline(LONGEST)
+            end: int | None = start + len(raw)
+            if not raw.endswith(b"\n"):
+                end = end_of_line(descriptor, start + len(raw)) or (self.size if self.is_rotated else None)
+            if end is None or not raw:
                 return
+            is_whole = end - start == len(raw)
             text = raw.decode(errors="replace")
             try:
-                record = json.loads(raw.decode(errors="replace"))
+                record = json.loads(text) if is_whole else None
             except (ValueError, RecursionError):
                 record = None
             when = self.time_field.read(record)
             self.has_times = self.has_times or when is not None
-            end = start + len(raw)
             yield Line(start, end, when, comparable(text))
             start = end
-            self.stream.seek(start)
 
     def block(self, offset: int, count: int) -> list[Line]:
         """Return lines from an offset on, until `count` of them have a time or there are very many bytes."""
@@ -271,16 +358,37 @@ def names_before_rotation(name: str) -> set[str]:
 WILDCARD = re.compile(r"[*?\[{]")
 
 
-@dataclass
-class Source:
-    """A scrape_config whose files can be looked up in Loki."""
+def is_text(name: str) -> bool:
+    """Tell whether a file's name is UTF-8."""
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:
+        return False
 
-    config: dict[str, Any]
+
+def is_there(path: Path) -> bool:
+    """Tell whether something has this name, even a link; raise OSError if that can't be told."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def is_regular(path: str | Path) -> bool:
+    """Tell whether a path is a file itself, and neither a link nor in a folder that is closed."""
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
+@dataclass
+class Pattern:
+    """What a scrape_config's files are called."""
+
     pattern: str
     exclude: str
-    selector: str
-    time_field: TimeField
-    is_lossy: bool
 
     def follows(self, path: str) -> bool:
         """Tell whether Promtail follows a path."""
@@ -296,11 +404,46 @@ class Source:
         """Return the folder below which all files are that the pattern can match."""
         return Path(WILDCARD.split(self.pattern, maxsplit=1)[0].rpartition("/")[0] or "/")
 
+    def walk(self, closed: list[OSError] | None = None) -> Iterator[Path]:
+        """Yield all paths below the pattern's folder that might match; add to `closed` what can't be read.
+
+        A name that isn't UTF-8 can't be a position's, and Promtail doesn't read such a file.
+        """
+        has_folders = WILDCARD.search(self.pattern.rpartition("/")[0])
+        for folder, folders, names in os.walk(self.folder(), onerror=None if closed is None else closed.append):
+            if closed is not None:
+                odd = [os.path.join(folder, name) for name in names if not is_text(name)]
+                closed += [OSError(errno.EILSEQ, "its name is not UTF-8", name) for name in odd if self.follows(name)]
+            yield from (Path(folder, name) for name in names if is_text(name))
+            if not has_folders:
+                folders.clear()
+
+    def closed(self) -> list[OSError]:
+        """Return why folders in which the pattern may match, or files of no proper name, can't be read."""
+        errors: list[OSError] = []
+        for _ in self.walk(errors):
+            pass
+        return [error for error in errors if not isinstance(error, FileNotFoundError)]
+
+    def matches(self) -> list[Path]:
+        """Return what is there under a name that matches, files or not."""
+        if self.has_one_path():
+            return [path for path in (Path(self.pattern),) if os.path.lexists(path)]
+        return sorted(path for path in self.walk() if self.follows(str(path)))
+
     def paths(self) -> list[Path]:
         """Return the files that Promtail follows."""
-        if self.has_one_path():
-            return [path for path in (Path(self.pattern),) if path.is_file()]
-        return sorted(path for path in self.folder().rglob("*") if self.follows(str(path)) and path.is_file())
+        return [path for path in self.matches() if is_regular(path)]
+
+
+@dataclass
+class Source(Pattern):
+    """A scrape_config whose files can be looked up in Loki."""
+
+    config: dict[str, Any]
+    selector: str
+    time_field: TimeField
+    is_lossy: bool
 
     def rotated_away(self, since: float) -> set[Path]:
         """Return the logs that aren't there, but were written to and rotated since a time.
@@ -309,27 +452,26 @@ class Source:
         """
         wanted = {Path(self.pattern)}
         if not self.has_one_path():
-            others = self.folder().rglob("*[.-][0-9]*")
-            wanted = {path.with_name(name) for path in others for name in names_before_rotation(path.name)}
-        return {
-            path
-            for path in wanted
-            if self.follows(str(path))
-            and path.parent.is_dir()
-            and not path.exists()
-            and any(other.stat().st_mtime >= since for other in self.rotated(path))
-        }
+            wanted = {path.with_name(name) for path in self.walk() for name in names_before_rotation(path.name)}
+        return {path for path in wanted if self.follows(str(path)) and self.is_rotated_away(path, since)}
+
+    def is_rotated_away(self, path: Path, since: float) -> bool:
+        """Tell whether a log isn't there, but what it was rotated to since a time."""
+        try:
+            return not is_there(path) and any(other.lstat().st_mtime >= since for other in self.rotated(path))
+        except OSError:  # its folder isn't there, or is closed
+            return False
 
     def rotated(self, path: Path) -> list[Path]:
         """Return what `path` was rotated to, newest first: app.log.1, app.log-20261123.gz or app-20261123.log."""
         stem, suffix = re.escape(path.stem), re.escape(path.suffix)
         names = re.compile(rf"({re.escape(path.name)}[.-]\d[^/]*|{stem}[.-]\d[\dTZ_:.-]*{suffix}(\.gz)?)")
-        others = [other for other in path.parent.iterdir() if names.fullmatch(other.name) and other.is_file()]
+        others = [other for other in path.parent.iterdir() if names.fullmatch(other.name) and is_regular(other)]
         # While a file is being compressed, it is there twice.
         wanted = [
             o for o in others if not self.follows(str(o)) and not (o.suffix == ".gz" and o.with_suffix("") in others)
         ]
-        return sorted(wanted, key=lambda other: other.stat().st_mtime, reverse=True)
+        return sorted(wanted, key=lambda other: other.lstat().st_mtime, reverse=True)
 
 
 def stages_in(stages: Iterable[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -339,6 +481,14 @@ def stages_in(stages: Iterable[dict[str, Any]]) -> Iterator[tuple[str, dict[str,
             yield name, settings or {}
             if name == "match":
                 yield from stages_in((settings or {}).get("stages") or [])
+
+
+def patterns_of(config: dict[str, Any]) -> list[Pattern]:
+    """Return the patterns of a scrape_config, whatever its stages are."""
+    every = [group.get("labels") or {} for group in config.get("static_configs") or []]
+    return [
+        Pattern(labels["__path__"], labels.get("__path_exclude__", "")) for labels in every if labels.get("__path__")
+    ]
 
 
 def source_of(config: dict[str, Any], external_labels: dict[str, str]) -> Source | None:
@@ -361,9 +511,9 @@ def source_of(config: dict[str, Any], external_labels: dict[str, str]) -> Source
         return None
     selector = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in sorted(wanted.items()))
     return Source(
-        config=config,
         pattern=labels["__path__"],
         exclude=labels.get("__path_exclude__", ""),
+        config=config,
         selector=f"{{{selector}}}",
         time_field=TimeField(paths, is_lenient="Unix" in (times[0].get("fallback_formats") or [])),
         is_lossy=bool(names & LOSSY_STAGES),
@@ -541,7 +691,7 @@ def read_positions(path: Path) -> dict[str, str] | None:
     Its file is YAML of one form, and hosts have no YAML in Python. logstead_logs.py reads it alike; a test compares.
     """
     try:
-        head, *lines = path.read_text(errors="replace").splitlines() or [""]
+        head, *lines = path.read_text(errors="replace").rstrip("\n").split("\n")
     except FileNotFoundError:
         return {}
     except OSError:
@@ -588,13 +738,18 @@ def write_atomically(path: Path, text: str) -> None:
     new.replace(path)
 
 
+def quote(text: str) -> str:
+    """Return YAML's double-quoted scalar: JSON's, but for characters in names that YAML takes for ends of lines."""
+    quoted = json.dumps(text, ensure_ascii=False)
+    return re.sub("[\x7f-\x9f\u2028\u2029\ufeff]", lambda found: f"\\u{ord(found[0]):04x}", quoted)
+
+
 def write_positions(path: Path, positions: dict[str, str]) -> None:
     """Write positions as Promtail does."""
     quoted = {
-        key if re.fullmatch(r"[/\w][/\w.-]*", key) else json.dumps(key, ensure_ascii=False): value
-        for key, value in sorted(positions.items())
+        key if re.fullmatch(r"[/\w][/\w.-]*", key) else quote(key): value for key, value in sorted(positions.items())
     }
-    lines = [f"  {key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in quoted.items()]
+    lines = [f"  {key}: {quote(value)}\n" for key, value in quoted.items()]
     write_atomically(path, f"positions:{''.join(['', chr(10), *lines]) if lines else ' {}' + chr(10)}")
 
 
@@ -677,6 +832,10 @@ class Resume:
         labels = {name: str(value) for name, value in (client.get("external_labels") or {}).items()}
         found = [source_of(config, labels) for config in self.config.get("scrape_configs") or []]
         self.sources = [source for source in found if source]
+        self.patterns = [
+            pattern for config in self.config.get("scrape_configs") or [] for pattern in patterns_of(config)
+        ]
+        self.skipped: set[str] = set()
         self.positions_path = Path(self.config["positions"]["filename"])
         self.state_path = self.positions_path.with_name("resume-state.json")
         self.state = State.read(self.state_path)
@@ -708,6 +867,7 @@ class Resume:
 
     def run(self) -> None:
         """Set all positions by what Loki has, however long that can't be told."""
+        self.check_files()
         while True:
             try:
                 self.loki.check(2 if self.is_first else QUERY_SECONDS)
@@ -719,6 +879,35 @@ class Resume:
                 self.wait(str(error))
         self.remember()
 
+    def check_files(self) -> None:
+        """Name what isn't read, and have Promtail go on behind lines that would kill it at each start again."""
+        for pattern in self.patterns:
+            for error in pattern.closed():
+                say("warn", f"{error.filename} is left out, with what is in it: {error.strerror}")
+            for path in pattern.matches():
+                try:
+                    self.skip_fatal_line(path)
+                except OSError as error:  # noqa: PERF203 - one bad file mustn't stop the others
+                    say("warn", f"{path} is left out: {error.strerror}: {error.filename}")
+        if self.skipped:
+            write_positions(self.positions_path, self.positions)
+
+    def skip_fatal_line(self, path: Path) -> None:
+        """Have Promtail go on behind the last line of a file that is too long for it."""
+        name = str(path)
+        with open_log(path) as file:
+            size, saved = os.fstat(file.fileno()).st_size, self.positions.get(name, "")
+            start = int(saved) if saved.isascii() and saved.isdigit() and int(saved) <= size else 0
+            end = end_of_fatal_line(file.fileno(), start, size)
+        if end is not None:
+            say(
+                "warn",
+                f"{name}: {end - start} bytes are skipped, from {start} to {end}: a line in them is longer than "
+                f"{FATAL} bytes",
+            )
+            self.positions[name] = str(end)
+            self.skipped.add(name)
+
     def resume(self) -> None:
         """Set all positions by what Loki has now."""
         for source in self.sources:
@@ -726,7 +915,7 @@ class Resume:
             earlier = {Path(name) for name in {**self.positions, **self.state.heads} if source.follows(name)}
             for path in sorted({*source.paths(), *earlier, *source.rotated_away(self.state.time)}):
                 try:
-                    if path.exists():
+                    if is_there(path):
                         self.resume_file(source, path)
                     else:
                         self.send_rotated(source, path, self.state.heads.get(str(path), ""))
@@ -740,6 +929,9 @@ class Resume:
         name = str(path)
         with LogFile(path, source.time_field) as file:
             known, head = self.state.heads.get(name, ""), file.head()
+            if name in self.skipped:
+                self.heads[name] = head
+                return
             is_same = bool(head) and known == head
             saved = self.positions.get(name, "")
             hint = int(saved) if saved.isascii() and saved.isdigit() else None
@@ -820,6 +1012,8 @@ class Resume:
     def remember(self) -> None:
         """Write down what the next start needs."""
         followed = {str(path) for source in self.sources for path in source.paths()}
+        # Of files in a folder that is closed now, the first lines are known all the same.
+        followed |= {name for name in self.state.heads if name in self.positions}
         state = State(
             time=time.time(),
             heads={**{name: head for name, head in self.state.heads.items() if name in followed}, **self.heads},
