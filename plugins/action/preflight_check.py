@@ -174,7 +174,12 @@ def check_values(asked: Variables) -> Problems:
             if name in asked.get("set_names", [name]) or value not in wrong:
                 yield from problems
             wrong.append(value)
-        required = {name: options[name] for name in options if name in sound or name not in asked}
+        # Without their defaults, which Ansible would fill with the keys of their entries.
+        required = {
+            name: {key: value for key, value in option.items() if key != "default"}
+            for name, option in options.items()
+            if name in sound or name not in asked
+        }
         for message in ArgumentSpecValidator(required).validate(sound).error_messages:
             yield f"{message} (role {role}; its README says what each variable means)"
     if asked.get("platform_environment") == "" or "platform_environment" not in asked:

@@ -244,7 +244,7 @@ KINDS: tuple[tuple[str, Kind], ...] = (
     ("loki_ruler.*", optional(URL)),
     ("*_checksum", CHECKSUM),
     ("*_version", VERSION),
-    ("grafana_build", BUILD),
+    ("grafana_build", optional(BUILD)),
     ("*_memory_max", MEMORY),
     ("*_unit_overrides", UNIT),
     # Whoever reads these takes each as one line.

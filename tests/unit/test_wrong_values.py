@@ -12,7 +12,7 @@ import pytest
 import yaml
 from ansible_collections.logstead.platform.plugins.action.preflight_check import options_of, problems_of
 from ansible_collections.logstead.platform.plugins.plugin_utils.components import ROLES, all_components
-from ansible_collections.logstead.platform.plugins.plugin_utils.values import KINDS, find_kind
+from ansible_collections.logstead.platform.plugins.plugin_utils.values import KINDS, find_kind, find_problems
 from ansible_collections.logstead.platform.plugins.plugin_utils.variables import COMMON_ROLES
 
 ROLE_NAMES = ("platform", *(component.role for component in all_components()), *COMMON_ROLES)
@@ -98,6 +98,7 @@ ACCEPTED: tuple[tuple[str, set[str]], ...] = (
     ("gateway_ca", {"empty"}),
     ("gateway_certificate*", {"empty"}),
     ("gateway_metrics_file", {"empty"}),
+    ("grafana_build", {"empty"}),
     ("grafana_prometheus_url", {"empty"}),
     ("grafana_tracing_datasource", {"empty"}),
     ("demo_app_otlp_endpoint", {"empty"}),
@@ -244,6 +245,13 @@ VALID_KEYS = {
 
 def test_the_host_that_is_changed_has_no_problems() -> None:
     assert problems_of(HOST) == []
+
+
+@pytest.mark.parametrize("role", ROLE_NAMES)
+def test_every_default_is_a_valid_value(role: str) -> None:
+    options = options_of(role)
+    defaults = {name: option["default"] for name, option in options.items() if "default" in option}
+    assert [problem for name, value in defaults.items() for problem in find_problems(name, value, options[name])] == []
 
 
 def test_every_key_of_a_log_may_have_a_value() -> None:
