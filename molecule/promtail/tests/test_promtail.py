@@ -125,7 +125,7 @@ def test_a_record_keeps_its_own_time(hosts: Hosts) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["no json at all", '{"level": "banana"}', '{"level": 7, "trace_id": "zz"}', "[]", '{"timestamp": "then"}']
+    "text", ["no json at all", '{"level": "banana"}', '{"level": 70, "trace_id": "zz"}', "[]", '{"timestamp": "then"}']
 )
 def test_a_line_that_is_no_proper_record_is_found_all_the_same(hosts: Hosts, text: str) -> None:
     mark = unique("improper")
