@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -184,8 +185,9 @@ def main() -> None:
             "set platform_retention, loki_retention, loki_retention_by_level or loki_tenants to the old periods."
         )
     result = {"shortened": found, "hours": module.params["hours"]}
-    if module.params["fingerprint"] and not module.check_mode:
-        read = [module.params["record"], module.params["config"]]
+    read = [module.params["record"], module.params["config"]]
+    # On a host without Loki the preflight leaves nothing behind.
+    if module.params["fingerprint"] and any(map(os.path.exists, read)) and not module.check_mode:
         remember("loki", "loki_retention", module.params["fingerprint"], read, result)
     module.exit_json(changed=False, **result)
 

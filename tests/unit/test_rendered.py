@@ -8,7 +8,6 @@ import os
 import platform
 import subprocess
 import sys
-import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -138,8 +137,7 @@ def programs() -> Iterator[Path]:
             if not archive.is_file():
                 pytest.fail(f"{archive} isn't there: run `tests/mirror/mirror.py fill`")
             Path(folder, name).mkdir()
-            with tarfile.open(archive) as content:
-                content.extractall(folder, filter="data")
+            subprocess.run(["tar", "-xzf", archive, "-C", folder], check=True)
             Path(folder, archive.name.removesuffix(".tar.gz")).rename(Path(folder, name, version))
         yield Path(folder)
 

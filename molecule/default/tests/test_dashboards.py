@@ -158,6 +158,13 @@ def test_records_of_other_loggers_are_shown_and_found_as_their_text(host: Any) -
     eventually(lambda: "503" in statuses(), otherwise=lambda: str(statuses()))
     assert not {"ok", ""} & statuses()
 
+    def has_rotated() -> bool:
+        host.check_output("logstead-logs run --force")
+        return bool(host.run("ls /var/log/demo-app/app.log-2*").rc == 0)
+
+    # The doctor expects the app's own records alone in its log.
+    eventually(has_rotated, otherwise=lambda: journal(host, "logstead-logrotate", "promtail"))
+
 
 def test_disk_usage_lists_each_disk_once(host: Any) -> None:
     if ask_grafana(host, "/api/datasources/uid/prometheus")[0] == 404:

@@ -118,4 +118,4 @@ def test_an_unknown_user_and_an_invalid_name_are_refused() -> None:
     text = re.sub(r"\s+", " ", output)
     assert code == 2, output
     assert "platform_local_users has ghost, which the host doesn't have" in text
-    assert "platform_local_users has 'no body', which is no name of a user" in text
+    assert "platform_local_users[2] is 'no body'" in text

@@ -56,11 +56,13 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("user")
     # What group_vars/dev of the checkout chooses, so that a run from here changes nothing.
     chosen = yaml.safe_load((REPOSITORY / "group_vars/dev/main.yml").read_text())
+    scenario = yaml.safe_load((REPOSITORY / "molecule/default/inventory/hosts.yml").read_text())
+    own = scenario["all"]["children"]["dev"]["hosts"][NAME]
     host = {
         "ansible_host": "10.89.77.61",
         "ansible_user": "root",
         "ansible_ssh_common_args": "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR",
-        "platform_mirror_url": "http://10.89.77.2",
+        **{name: value for name, value in own.items() if name.startswith("platform_")},
         "platform_runtime": os.environ.get("RUNTIME") or "systemd",
         **chosen,
     }
