@@ -29,7 +29,8 @@ def stamp(path: str | Path) -> Stamp:
     path = Path(path)
     try:
         own = path.lstat()
-        identity = f"{own.st_dev}:{own.st_ino}:{own.st_ctime_ns}"
+        # Without the device, whose number may be another one after a boot.
+        identity = f"{own.st_ino}:{own.st_ctime_ns}"
         if path.is_symlink():
             return [f"-> {os.readlink(path)} {own.st_mtime_ns}", identity]
         content = str(own.st_mtime_ns) if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()
