@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,10 @@ from typing import Any
 import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY))
+
+from tests.docs.tables import markdown_table, with_table, write_table  # noqa: E402 - from the repository's root
+
 DOCUMENT = REPOSITORY / "docs/environments.md"
 ENVIRONMENTS = ("dev", "staging", "prod")
 MARKS = ("<!-- made by `make docs` from group_vars: begin -->\n", "<!-- end -->\n")
@@ -102,17 +105,13 @@ def table() -> str:
     lines = [["", "variable", *ENVIRONMENTS], ["---"] * (2 + len(ENVIRONMENTS))]
     for name, meaning in ROWS.items():
         lines.append([meaning, f"`{name}`", *(cell(name, environment) for environment in ENVIRONMENTS)])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown_table(lines)
 
 
 def document() -> str:
     """Return the document with a fresh table in it."""
-    begin, end = (re.escape(mark) for mark in MARKS)
-    fresh = MARKS[0] + table() + MARKS[1]
-    return re.sub(f"{begin}.*?{end}", lambda _: fresh, DOCUMENT.read_text(), count=1, flags=re.DOTALL)
+    return with_table(DOCUMENT, MARKS, table())
 
 
 if __name__ == "__main__":
-    if not all(mark in DOCUMENT.read_text() for mark in MARKS):
-        sys.exit(f"{DOCUMENT} has lost the marks that the table stands between")
-    DOCUMENT.write_text(document())
+    write_table(DOCUMENT, MARKS, table())

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "collections"))
-
-from ansible_collections.logstead.platform.plugins.plugin_utils.formats import Row, default_formats, fields_of
-
 REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY))
+sys.path.insert(0, str(REPOSITORY / "collections"))
+
+from ansible_collections.logstead.platform.plugins.plugin_utils.formats import (  # noqa: E402 - from the collection
+    Row,
+    default_formats,
+    fields_of,
+)
+
+from tests.docs.tables import markdown_table, with_table, write_table  # noqa: E402 - from the repository's root
+
 DOCUMENT = REPOSITORY / "docs/formats.md"
 MARKS = ("<!-- made by `make docs` from formats.yml: begin -->\n", "<!-- end -->\n")
 LONGEST_SAMPLE = 110
@@ -40,17 +46,13 @@ def table() -> str:
     """Return the table in Markdown."""
     lines = [["format", "software and sample", "joins lines", "time", "level", "structured metadata"], ["---"] * 6]
     lines += [line_of(name, row) for name, row in sorted(default_formats().items())]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown_table(lines)
 
 
 def document() -> str:
     """Return the document with a fresh table in it."""
-    begin, end = (re.escape(mark) for mark in MARKS)
-    fresh = MARKS[0] + table() + MARKS[1]
-    return re.sub(f"{begin}.*?{end}", lambda _: fresh, DOCUMENT.read_text(), count=1, flags=re.DOTALL)
+    return with_table(DOCUMENT, MARKS, table())
 
 
 if __name__ == "__main__":
-    if not all(mark in DOCUMENT.read_text() for mark in MARKS):
-        sys.exit(f"{DOCUMENT} has lost the marks that the table stands between")
-    DOCUMENT.write_text(document())
+    write_table(DOCUMENT, MARKS, table())

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
 from datetime import date, datetime, timezone
 from pathlib import Path
 
 import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPOSITORY / "collections"))
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "collections")]
 
 from ansible_collections.logstead.platform.plugins.plugin_utils import versions  # noqa: E402 - from the collection
+
+from tests.docs.tables import markdown_table  # noqa: E402 - from the repository's root
 
 DOCUMENT = REPOSITORY / "docs/versions.md"
 TEXT = """# Versions
@@ -80,12 +81,7 @@ def document() -> str:
         for hole in each.get("holes") or []
     ]
     checked = yaml.safe_load(versions.DATA.read_text())["checked"]
-    return TEXT.format(checked=checked, rows=table(rows), holes=table(holes))
-
-
-def table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Return the rows of a table in Markdown."""
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return TEXT.format(checked=checked, rows=markdown_table(rows), holes=markdown_table(holes))
 
 
 def problems(today: date) -> list[str]:
