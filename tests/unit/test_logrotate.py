@@ -468,6 +468,14 @@ def test_a_held_log_keeps_the_time_of_its_last_rotation() -> None:
     ]
 
 
+def test_what_logrotate_drops_of_other_rules_is_kept_while_the_log_is_there() -> None:
+    old, new = '"/a.log" 2020-11-1-1:0:0', '"/b.log" 2026-11-26-1:0:0'
+    before = f'logrotate state -- version 2\n{old}\n"/gone.log" 2020-11-1-1:0:0\n"/b.log" 2020-1-1-1:0:0\n'
+    after = f"logrotate state -- version 2\n{new}\n"
+    assert tool.keep_entries(before, after, [Path("/a.log"), Path("/b.log")]) == f"{after}{old}\n"
+    assert tool.keep_entries(before, before, [Path("/a.log")]) == before
+
+
 def test_of_what_logrotate_says_only_the_known_refusal_is_left_out() -> None:
     known = "error: error running non-shared prerotate script for /a.log of '/a.log '"
     assert tool.problems_in(f"{known}\nerror: other\n", ["/a.log"]) == ["error: other"]

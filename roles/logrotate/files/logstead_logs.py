@@ -480,6 +480,25 @@ def keep_times(before: str, after: str, logs: Iterable[str]) -> str:
     return "\n".join(kept.get(line.rsplit(" ", 1)[0], line) for line in after.split("\n"))
 
 
+def keep_entries(before: str, after: str, logs: Iterable[Path]) -> str:
+    """Return logrotate's status with the earlier entries of some logs that it has dropped.
+
+    It forgets what is older than a year, unless the rule that it works on has it.
+    """
+    wanted = tuple(f'"{log}" ' for log in logs)
+    present = {line.rsplit(" ", 1)[0] for line in after.split("\n")}
+    dropped = [line for line in before.split("\n") if line.startswith(wanted) and line.rsplit(" ", 1)[0] not in present]
+    return after + "".join(f"{line}\n" for line in dropped)
+
+
+def write_status(status: Path, text: str) -> None:
+    """Write logrotate's status whole or not at all."""
+    unfinished = status.with_name("status.new")
+    unfinished.write_text(text, errors="surrogateescape")
+    unfinished.chmod(0o640)
+    unfinished.replace(status)
+
+
 def problems_in(output: str, held: Iterable[str]) -> list[str]:
     """Return what logrotate says, without what is known: that a log was held."""
     known = tuple(f"error: error running non-shared prerotate script for {log} of " for log in held)
@@ -538,17 +557,19 @@ def rotate(settings: Settings, folder: Path, *, force: bool) -> int:
     logs = {log: inode_of(log) for rule in settings.rules for log in rule.logs()}
     status = folder / "status"
     before = read_text(status)
-    results = [rotate_section(section, folder, force=force) for section in sections_of(RULES.read_text())]
+    results = []
+    for section in sections_of(RULES.read_text()):
+        results.append(rotate_section(section, folder, force=force))
+        after = read_text(status)
+        if after and (kept := keep_entries(before, after, logs)) != after:
+            write_status(status, kept)
     memory = Memory.read(folder)
     settle(settings, memory)
     since = memory.held_since
     memory.held_since = {log: since.get(log, time.time()) for log in memory.held}
     memory.write()
     if memory.held and status.exists():
-        unfinished = folder / "status.new"
-        unfinished.write_text(keep_times(before, read_text(status), memory.held), errors="surrogateescape")
-        unfinished.chmod(0o640)
-        unfinished.replace(status)
+        write_status(status, keep_times(before, read_text(status), memory.held))
     for log, inode in logs.items():
         if inode_of(log) != inode:
             cost = memory.overrun.get(str(log))
